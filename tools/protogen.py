@@ -59,7 +59,9 @@ def main() -> None:
         RULES.parent.mkdir(parents=True, exist_ok=True)
         RULES.write_bytes(full.read_bytes())
         with_docs = pathlib.Path(tmp, "docs.binpb")
-        run_protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={with_docs}", *sources)
+        run_protoc(
+            "--include_imports", "--include_source_info", f"--descriptor_set_out={with_docs}", *sources
+        )
         bare = pathlib.Path(tmp, "bare.binpb")
         docs = descriptor_pb2.FileDescriptorSet.FromString(with_docs.read_bytes())
         bare.write_bytes(strip_rules(docs).SerializeToString(deterministic=True))
@@ -70,7 +72,9 @@ def main() -> None:
     for stub in OUT.glob("*_pb2_grpc.py*"):
         if f"headrace/v1/{stub.name.split('_pb2_grpc')[0]}.proto" not in services:
             stub.unlink()
-    (OUT / "__init__.py").write_text('"""The wire: generated from `proto/headrace/v1` by `make proto`, never edited."""\n')
+    (OUT / "__init__.py").write_text(
+        '"""The wire: generated from `proto/headrace/v1` by `make proto`, never edited."""\n'
+    )
 
 
 if __name__ == "__main__":

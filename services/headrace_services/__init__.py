@@ -1,1 +1,1 @@
-"""The server: rules, storage, services and loops. Users do not import it; they run `headrace server start`."""
+"""The server: rules, storage, services and loops. Users run it by `headrace server start`."""

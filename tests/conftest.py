@@ -1,0 +1,102 @@
+"""Fixtures that every area of the tests may use."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import databases
+from tests.support.postgres import Cluster, provide_cluster
+
+DIALECTS = ["sqlite", "postgresql"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """grpc.aio runs on asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the settings, the server or the home folder of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+            patch.delenv(name)
+        patch.setenv("HEADRACE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture
+def headrace_home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A home folder for this test alone, already in the environment."""
+    home = tmp_path / "headrace"
+    home.mkdir()
+    monkeypatch.setenv("HEADRACE_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server; started by the first test that asks for it, stopped with the session."""
+    with provide_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_cluster: Cluster) -> Iterator[str]:
+    with postgres_cluster.template(databases.migrate) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("template") / "headrace.db"
+    databases.migrate(databases.sqlite_url(path))
+    return path
+
+
+@pytest.fixture
+def postgresql_url(postgres_cluster: Cluster, _postgres_template: str) -> Iterator[str]:
+    """URL of a fresh PostgreSQL database with the newest schema."""
+    with postgres_cluster.database(_postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(_sqlite_template: pathlib.Path, tmp_path: pathlib.Path) -> str:
+    """URL of a fresh SQLite database with the newest schema."""
+    path = tmp_path / "headrace.db"
+    shutil.copyfile(_sqlite_template, path)
+    return databases.sqlite_url(path)
+
+
+@pytest.fixture
+def empty_postgresql_url(postgres_cluster: Cluster) -> Iterator[str]:
+    """URL of a fresh PostgreSQL database without any table."""
+    with postgres_cluster.database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: pathlib.Path) -> str:
+    """URL of a SQLite database that does not exist yet."""
+    return databases.sqlite_url(tmp_path / "empty.db")
+
+
+@pytest.fixture(params=DIALECTS)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of a fresh database with the newest schema, once on each dialect."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=DIALECTS)
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """URL of a fresh database without any table, once on each dialect."""
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
+    return url
