@@ -141,7 +141,8 @@ def _throw_away_cluster(binaries: pathlib.Path) -> Iterator[Cluster]:
     data = pathlib.Path(tempfile.mkdtemp(prefix="headrace-pg-"))
     if owner is not None:
         binaries = _reachable(binaries, data)
-        os.chown(data, owner.pw_uid, owner.pw_gid)
+        for path in (data, *data.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
     run_as = _run_as(owner)
     _initialise(binaries, data, run_as)
     port = _free_port()
@@ -219,8 +220,13 @@ def _reachable(binaries: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     """`binaries` themselves if everybody may enter the folders above them, else a copy in `data`."""
     if all(folder.stat().st_mode & 0o001 for folder in binaries.parents):
         return binaries
-    shutil.copytree(binaries.parent, data / "postgresql", symlinks=True)
-    return data / "postgresql" / binaries.name
+    installation, package = binaries.parents[0], binaries.parents[1]
+    copy = data / "postgresql"
+    shutil.copytree(installation, copy / package.name / installation.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")  # where a wheel keeps what it links to
+    if libraries.exists():
+        shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+    return copy / package.name / installation.name / binaries.name
 
 
 def _free_port() -> int:
