@@ -1,0 +1,176 @@
+"""Every command: its names, the line that says what it does, and where its code is.
+
+Help for `headrace` and for a noun is written from this table alone, so it imports none of the code. The
+nouns of other packages come from the entry points of the group `headrace.commands`, each naming a
+`cyclopts.App`; they too are imported only when used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["CATALOGUE", "Command", "Noun", "Plugin", "find", "plugins"]
+
+ENTRY_POINTS = "headrace.commands"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing to do.
+
+    Attributes:
+        name: the word typed.
+        target: `module:function` of its code.
+        help: one line; the first line of the function's docstring says the same.
+    """
+
+    name: str
+    target: str
+    help: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """A kind of thing, and what can be done with it.
+
+    Attributes:
+        names: the words typed; the first is shown, the others work too.
+        help: one line.
+        commands: what can be done.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    commands: tuple[Command, ...]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A noun of another package.
+
+    Attributes:
+        name: the word typed.
+        target: `module:attribute` of its `cyclopts.App`.
+        help: one line.
+    """
+
+    name: str
+    target: str
+    help: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+def _noun(names: str, module: str, help: str, **commands: str) -> Noun:
+    """A noun whose commands are the functions of one module; `delete_` is spelled so for `delete`."""
+    return Noun(
+        tuple(names.split()),
+        help,
+        tuple(
+            Command(function.rstrip("_").replace("_", "-"), f"headrace.cli.{module}:{function}", line)
+            for function, line in commands.items()
+        ),
+    )
+
+
+CATALOGUE: tuple[Command | Noun, ...] = (
+    Command("run", "headrace.cli.run:run", "Run a flow in this process."),
+    _noun(
+        "flow-run flow-runs",
+        "flow_runs",
+        "Flow runs: what ran, what is running, and what came of it.",
+        ls="List flow runs, newest first.",
+        inspect="Show everything about one flow run.",
+        watch="Follow a flow run until it ends.",
+        logs="Show the logs of a flow run and of every run below it.",
+        states="Show the states a flow run went through.",
+        graph="Show the runs below a flow run as a tree.",
+        spans="Show the OpenTelemetry spans of a flow run and of every run below it.",
+        delete="Delete flow runs with everything below them.",
+    ),
+    _noun(
+        "task-run task-runs",
+        "task_runs",
+        "Task runs: the steps of flow runs.",
+        ls="List task runs, newest first.",
+        inspect="Show everything about one task run.",
+        logs="Show the logs of a task run and of every run below it.",
+    ),
+    _noun(
+        "flow flows",
+        "flows",
+        "Flows: what has been run at least once.",
+        ls="List flows by name.",
+        inspect="Show a flow and how its runs ended.",
+        delete="Delete flows with all their runs.",
+    ),
+    _noun(
+        "config configs",
+        "config",
+        "Settings of the active profile.",
+        view="Show the settings in force.",
+        set="Set values in the active profile.",
+        unset="Remove values from the active profile.",
+        validate="Check the configuration files and the environment.",
+    ),
+    _noun(
+        "profile profiles",
+        "profiles",
+        "Profiles: named sets of settings.",
+        ls="List profiles.",
+        create="Create a profile.",
+        use="Make a profile the active one.",
+        inspect="Show the settings of a profile.",
+        rename="Rename a profile.",
+        delete="Delete profiles.",
+    ),
+    _noun(
+        "spool spools",
+        "spools",
+        "What processes have recorded that no server has yet.",
+        ls="List spools.",
+        flush="Hand every spool of this home to its server.",
+    ),
+    Command("version", "headrace.cli.version:version", "Show the versions of client, server and database."),
+    _noun(
+        "completion",
+        "completion",
+        "Completion of commands by the shell.",
+        install="Install completion for a shell.",
+        show="Print the completion script of a shell.",
+    ),
+)
+
+# What an entry point does not say: one line for `headrace --help`.
+_PLUGIN_HELP = {
+    "server": "The server: start it, stop it, see how it is.",
+    "db": "The server's database.",
+    "worker": "Workers, which run deployments.",
+}
+
+
+def plugins() -> Iterator[Plugin]:
+    """The nouns that other packages bring, by name, not imported."""
+    from importlib.metadata import entry_points
+
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
+        yield Plugin(point.name, point.value, _PLUGIN_HELP.get(point.name, f"From {point.value}."))
+
+
+def find(word: str) -> Command | Noun | Plugin | None:
+    """The entry called `word`, if there is one."""
+    for entry in CATALOGUE:
+        if word in entry.names:
+            return entry
+    return next((p for p in plugins() if word == p.name), None)

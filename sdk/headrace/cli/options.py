@@ -1,0 +1,40 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+__all__ = ["Format", "Limit", "Output", "Quiet", "Since", "StateNames", "StateTypes", "Tags", "Yes"]
+
+Format: TypeAlias = Literal["table", "json", "jsonl"]
+
+Output = Annotated[
+    Format,
+    Parameter(
+        name=["--output", "-o"],
+        help="How to print: a table for people, one JSON document, or one JSON object per line.",
+    ),
+]
+Quiet = Annotated[
+    bool, Parameter(name=["--quiet", "-q"], help="Print ids only, one per line (names for what has no id).")
+]
+Limit = Annotated[int, Parameter(name=["--limit", "-n"], help="At most this many; 0 for all.")]
+Since = Annotated[
+    str | None,
+    Parameter(
+        name="--since",
+        help="Only what began at or after this instant: a duration back from now (90s, 15m, 6h, 7d) or an "
+        "ISO 8601 time, local if it names no zone.",
+    ),
+]
+StateNames = Annotated[
+    list[str], Parameter(name="--state", help="Only runs in a state of this name, e.g. Late. Repeatable.")
+]
+StateTypes = Annotated[
+    list[str],
+    Parameter(name="--state-type", help="Only runs in a state of this type, e.g. FAILED. Repeatable."),
+]
+Tags = Annotated[list[str], Parameter(name=["--tag", "-t"], help="Only runs with this tag. Repeat for all of several.")]
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.")]
