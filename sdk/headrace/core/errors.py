@@ -1,6 +1,8 @@
-"""Every error that can cross the wire, as one tree.
+"""Every error that can cross the wire, as one tree, and two that stay at home.
 
     HeadraceException
+    ├── ConfigurationError             a setting or a configuration file is wrong
+    ├── MissingExtraError              an optional dependency is not installed
     └── ServiceError                   what a call to a server can end with
         ├── FieldsInvalid              INVALID_ARGUMENT     FIELD_INVALID
         │   └── ParametersInvalid      INVALID_ARGUMENT     PARAMETERS_INVALID
@@ -40,6 +42,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "ConfigurationError",
     "DatabaseUnavailable",
     "EtagMismatch",
     "FieldViolation",
@@ -47,6 +50,7 @@ __all__ = [
     "HeadraceException",
     "InternalError",
     "MessageTooLarge",
+    "MissingExtraError",
     "ObjectAlreadyExists",
     "ObjectNotFound",
     "PageTokenInvalid",
@@ -74,6 +78,27 @@ __all__ = [
 
 class HeadraceException(Exception):
     """The root of every error that headrace raises on purpose."""
+
+
+class ConfigurationError(HeadraceException):
+    """A setting or a configuration file is wrong; the message names it and says what is allowed."""
+
+
+class MissingExtraError(HeadraceException, ImportError):
+    """A feature needs an optional dependency.
+
+    Args:
+        feature: what was asked for.
+        packages: what pip must install, e.g. `headrace[docker]`.
+    """
+
+    def __init__(self, feature: str, packages: str) -> None:
+        self.feature = feature
+        self.packages = packages
+        super().__init__(f'{feature} needs packages that are not installed: pip install "{packages}"')
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (MissingExtraError, (self.feature, self.packages))
 
 
 @dataclass(frozen=True, slots=True)

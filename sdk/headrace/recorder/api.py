@@ -75,9 +75,7 @@ class Recorder(Protocol):
         """
         ...
 
-    def begin_owner(
-        self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None
-    ) -> None:
+    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
         """From now on this process executes that attempt: its lease is renewed until `end_owner`.
 
         Args:
