@@ -36,5 +36,7 @@ StateTypes = Annotated[
     list[str],
     Parameter(name="--state-type", help="Only runs in a state of this type, e.g. FAILED. Repeatable."),
 ]
-Tags = Annotated[list[str], Parameter(name=["--tag", "-t"], help="Only runs with this tag. Repeat for all of several.")]
+Tags = Annotated[
+    list[str], Parameter(name=["--tag", "-t"], help="Only runs with this tag. Repeat for all of several.")
+]
 Yes = Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.")]

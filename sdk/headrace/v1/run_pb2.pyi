@@ -158,6 +158,7 @@ class Run(_message.Message):
     id: _builtins.str
     """UUIDv7, chosen by the client: creating the same run twice is creating it once."""
     kind: Global___RunKind.ValueType
+    """Required when a run is created."""
     name: _builtins.str
     flow_name: _builtins.str
     """Name of the flow; for a task run, of the flow it runs in. Empty for a task run on its own."""

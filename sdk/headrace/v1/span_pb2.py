@@ -26,19 +26,19 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/span.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x04\n\x04Span\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x00R\x05runId\x12\x1e\n\x0broot_run_id\x18\x02 \x01(\tR\trootRunId\x12\x1b\n\x08trace_id\x18\x03 \x01(\tB\x00R\x07traceId\x12\x19\n\x07span_id\x18\x04 \x01(\tB\x00R\x06spanId\x12&\n\x0eparent_span_id\x18\x05 \x01(\tB\x00R\x0cparentSpanId\x12\x14\n\x04name\x18\x06 \x01(\tB\x00R\x04name\x12)\n\x04kind\x18\x07 \x01(\x0e\x32\x15.headrace.v1.SpanKindR\x04kind\x12;\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tstartTime\x12\x37\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x07\x65ndTime\x12/\n\x06status\x18\n \x01(\x0e\x32\x17.headrace.v1.SpanStatusR\x06status\x12\'\n\x0estatus_message\x18\x0b \x01(\tB\x00R\rstatusMessage\x12\x37\n\nattributes\x18\x0c \x01(\x0b\x32\x17.google.protobuf.StructR\nattributes\x12\x30\n\x06\x65vents\x18\r \x03(\x0b\x32\x16.headrace.v1.SpanEventB\x00R\x06\x65vents\"\x8a\x01\n\tSpanEvent\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x37\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\nattributes*\x99\x01\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SPAN_KIND_INTERNAL\x10\x01\x12\x14\n\x10SPAN_KIND_SERVER\x10\x02\x12\x14\n\x10SPAN_KIND_CLIENT\x10\x03\x12\x16\n\x12SPAN_KIND_PRODUCER\x10\x04\x12\x16\n\x12SPAN_KIND_CONSUMER\x10\x05*T\n\nSpanStatus\x12\x1b\n\x17SPAN_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPAN_STATUS_OK\x10\x01\x12\x15\n\x11SPAN_STATUS_ERROR\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/span.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n\x04Span\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x00R\x05runId\x12 \n\x0broot_run_id\x18\x02 \x01(\tB\x00R\trootRunId\x12\x1b\n\x08trace_id\x18\x03 \x01(\tB\x00R\x07traceId\x12\x19\n\x07span_id\x18\x04 \x01(\tB\x00R\x06spanId\x12&\n\x0eparent_span_id\x18\x05 \x01(\tB\x00R\x0cparentSpanId\x12\x14\n\x04name\x18\x06 \x01(\tB\x00R\x04name\x12)\n\x04kind\x18\x07 \x01(\x0e\x32\x15.headrace.v1.SpanKindR\x04kind\x12;\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\tstartTime\x12\x37\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x07\x65ndTime\x12/\n\x06status\x18\n \x01(\x0e\x32\x17.headrace.v1.SpanStatusR\x06status\x12\'\n\x0estatus_message\x18\x0b \x01(\tB\x00R\rstatusMessage\x12\x37\n\nattributes\x18\x0c \x01(\x0b\x32\x17.google.protobuf.StructR\nattributes\x12\x30\n\x06\x65vents\x18\r \x03(\x0b\x32\x16.headrace.v1.SpanEventB\x00R\x06\x65vents\"\x8a\x01\n\tSpanEvent\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x37\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\nattributes*\x99\x01\n\x08SpanKind\x12\x19\n\x15SPAN_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SPAN_KIND_INTERNAL\x10\x01\x12\x14\n\x10SPAN_KIND_SERVER\x10\x02\x12\x14\n\x10SPAN_KIND_CLIENT\x10\x03\x12\x16\n\x12SPAN_KIND_PRODUCER\x10\x04\x12\x16\n\x12SPAN_KIND_CONSUMER\x10\x05*T\n\nSpanStatus\x12\x1b\n\x17SPAN_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPAN_STATUS_OK\x10\x01\x12\x15\n\x11SPAN_STATUS_ERROR\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.span_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPANKIND']._serialized_start=786
-  _globals['_SPANKIND']._serialized_end=939
-  _globals['_SPANSTATUS']._serialized_start=941
-  _globals['_SPANSTATUS']._serialized_end=1025
+  _globals['_SPANKIND']._serialized_start=788
+  _globals['_SPANKIND']._serialized_end=941
+  _globals['_SPANSTATUS']._serialized_start=943
+  _globals['_SPANSTATUS']._serialized_end=1027
   _globals['_SPAN']._serialized_start=103
-  _globals['_SPAN']._serialized_end=642
-  _globals['_SPANEVENT']._serialized_start=645
-  _globals['_SPANEVENT']._serialized_end=783
+  _globals['_SPAN']._serialized_end=644
+  _globals['_SPANEVENT']._serialized_start=647
+  _globals['_SPANEVENT']._serialized_end=785
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,1 @@
+"""gRPC at the edge: decode, check, authorise, call storage, encode."""
