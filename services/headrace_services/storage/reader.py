@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
-from headrace.v1.log_service_pb2 import LogOrder
+from headrace.v1.log_service_pb2 import LOG_ORDER_UNSPECIFIED, LogOrder
 from headrace.v1.run_pb2 import Run, RunFilter
-from headrace.v1.run_service_pb2 import Attempt, RunBucket, RunGraphNode, RunOrder, StateCount
+from headrace.v1.run_service_pb2 import (
+    RUN_ORDER_UNSPECIFIED,
+    Attempt,
+    RunBucket,
+    RunGraphNode,
+    RunOrder,
+    StateCount,
+)
 from headrace.v1.span_pb2 import Span
 from headrace.v1.span_service_pb2 import SpanFilter
 from headrace.v1.state_pb2 import State
+
 from headrace_services.storage.values import Changes, RecorderInfo
 
 __all__ = ["Reader"]
@@ -44,7 +52,7 @@ class Reader:
     async def list_runs(
         self,
         filter: RunFilter,
-        order: RunOrder = RunOrder(0),
+        order: RunOrder = RUN_ORDER_UNSPECIFIED,
         page_size: int = 0,
         page_token: str = "",
         *,
@@ -129,7 +137,11 @@ class Reader:
         raise NotImplementedError
 
     async def list_logs(
-        self, filter: LogFilter, order: LogOrder = LogOrder(0), page_size: int = 0, page_token: str = ""
+        self,
+        filter: LogFilter,
+        order: LogOrder = LOG_ORDER_UNSPECIFIED,
+        page_size: int = 0,
+        page_token: str = "",
     ) -> tuple[list[LogEntry], str]:
         """A page of log lines.
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry, RecorderOpen
 from headrace.v1.run_pb2 import AttemptRef, Run
-from headrace.v1.run_service_pb2 import ConflictPolicy, ProposeStateResponse
+from headrace.v1.run_service_pb2 import CONFLICT_POLICY_UNSPECIFIED, ConflictPolicy, ProposeStateResponse
 from headrace.v1.state_pb2 import CrashedDetails, State
+
 from headrace_services.storage.values import RecorderStatus, RecordOutcome
 
 __all__ = ["Writer"]
@@ -92,7 +93,7 @@ class Writer:
         raise NotImplementedError
 
     async def create_run(
-        self, run: Run, idempotency_key: str = "", on_conflict: ConflictPolicy = ConflictPolicy(0)
+        self, run: Run, idempotency_key: str = "", on_conflict: ConflictPolicy = CONFLICT_POLICY_UNSPECIFIED
     ) -> tuple[Run, bool]:
         """Create a run, in `run.state` or else SCHEDULED for now.
 
