@@ -1,0 +1,95 @@
+# Everything below makes its own tools: .venv (Python) and .tools (the rest), quick the second time.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.tools/node/bin:$(PATH)
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/gencode-floor/.made .tools/gencode-newest/.made
+
+# Pinned on purpose: the generator's version is the floor of what users must install (tools/protogen.py).
+PROTOGEN := grpcio-tools==1.76.0 mypy-protobuf==5.1.0 setuptools<81
+BUF := @bufbuild/buf@1.75.0
+GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+PROTOBUF_RANGE := protobuf>=7,<8
+PROTOBUF_FLOOR := protobuf==6.31.1 grpcio==1.76.0 grpcio-status==1.76.0
+
+ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# -- set-up -----------------------------------------------------------------------------------------
+
+setup: .venv/.made ## Make .venv and .tools with everything that development needs
+	@$(MAKE) -j4 $(TOOLS)
+
+.venv/.made: pyproject.toml constraints.txt tools/venv.sh
+	@sh tools/venv.sh
+	@touch $@
+
+.tools/protogen/.made: Makefile | .venv/.made
+	@sh tools/tool_venv.sh .tools/protogen "$(PROTOGEN)" && touch $@
+
+.tools/gencode-floor/.made: Makefile | .venv/.made
+	@sh tools/tool_venv.sh .tools/gencode-floor "$(PROTOBUF_FLOOR)" && touch $@
+
+.tools/gencode-newest/.made: Makefile | .venv/.made
+	@sh tools/tool_venv.sh .tools/gencode-newest "$(PROTOBUF_RANGE) grpcio grpcio-status" && touch $@
+
+.tools/buf.made: Makefile tools/buf.sh | .venv/.made
+	@sh tools/buf.sh "$(BUF)" && touch $@ || true
+
+.tools/grpcurl.made: Makefile tools/grpcurl.sh | .venv/.made
+	@sh tools/grpcurl.sh "$(GRPCURL)" && touch $@ || true
+
+constraints: .venv/.made ## Write constraints.txt anew from pyproject.toml
+	@$(UV) pip compile -q pyproject.toml --group dev --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --upgrade -o constraints.txt
+
+# -- daily work -------------------------------------------------------------------------------------
+
+run: .venv/.made ## Run the example pipeline over real data, on a server of its own
+	@$(BIN)/python examples/run.py
+
+dev: .venv/.made ## Run a server in the foreground (HEADRACE_HOME says where it keeps its data)
+	@$(BIN)/headrace server start $(ARGS)
+
+test: setup ## Run every test (ARGS="-k name" chooses)
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup ## Style, layers, protos and generated code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@buf lint
+	@buf format --diff --exit-code
+	@$(BIN)/python tools/breaking.py
+	@$(MAKE) proto-check
+
+types: .venv/.made ## pyright and mypy, both strict
+	@$(BIN)/pyright --warnings
+	@$(BIN)/mypy
+
+format: setup ## Put Python and proto files into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@buf format -w
+
+proto: .tools/protogen/.made ## Generate sdk/headrace/v1 from proto/
+	@PATH="$(CURDIR)/.tools/protogen/bin:$$PATH" .tools/protogen/bin/python tools/protogen.py
+
+proto-check: .tools/protogen/.made ## Fail when sdk/headrace/v1 is not what proto/ gives
+	@PATH="$(CURDIR)/.tools/protogen/bin:$$PATH" .tools/protogen/bin/python tools/protogen.py --check
+
+bench: .venv/.made ## Measure, and print one table
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+rpc: .tools/grpcurl.made ## Call a running server: make rpc ADDRESS=127.0.0.1:4200 ARGS="list"
+	@grpcurl -plaintext $(or $(ADDRESS),127.0.0.1:4200) $(or $(ARGS),list)
+
+clean: ## Remove everything that was made here, .venv and .tools too
+	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup constraints run dev test lint types format proto proto-check bench rpc clean
