@@ -22,7 +22,10 @@ help: ## Show this list
 # -- set-up -----------------------------------------------------------------------------------------
 
 setup: .venv/.made ## Make .venv and .tools with everything that development needs
-	@$(MAKE) -j4 $(TOOLS)
+	@$(MAKE) -j4 tools
+
+tools: $(TOOLS)
+	@:
 
 .venv/.made: pyproject.toml constraints.txt tools/venv.sh
 	@sh tools/venv.sh
@@ -92,4 +95,4 @@ clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup constraints run dev test lint types format proto proto-check bench rpc clean
+.PHONY: help setup tools constraints run dev test lint types format proto proto-check bench rpc clean

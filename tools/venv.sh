@@ -22,6 +22,7 @@ fi
 # Another folder's settings must not choose where the packages go.
 unset VIRTUAL_ENV PYTHONPATH
 
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
 if [ -x .venv/bin/uv ] || .venv/bin/python -m pip install -q --disable-pip-version-check uv; then
     .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt --group dev -e .
 else
