@@ -1,0 +1,67 @@
+"""The import contracts catch what they are there for: one breach of each, in a copy of the source."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.tools import ROOT
+
+BREACHES = {
+    "services/headrace_services/domain/breach.py": "import headrace_services.storage.breach",
+    "services/headrace_services/storage/breach.py": "",
+    "services/headrace_services/rpc/breach.py": "import headrace_services.loops.breach",
+    "services/headrace_services/loops/breach.py": "import headrace.settings",
+    "sdk/headrace/breach.py": "import headrace_services.loops.breach",
+    "sdk/headrace/core/breach.py": "import asyncio",
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `lint-imports` says of a copy of the source with every breach in it."""
+    copy = tmp_path_factory.mktemp("breaches")
+    for folder in ("sdk", "services"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "pyproject.toml", copy / "pyproject.toml")
+    for path, line in BREACHES.items():
+        (copy / path).write_text(f"{line}\n")
+    return _lint_imports(copy)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "headrace_services.domain.breach -> headrace_services.storage.breach",
+        "headrace_services.rpc.breach -> headrace_services.loops.breach",
+        "headrace_services.loops.breach -> headrace.settings",
+        "headrace.breach -> headrace_services.loops.breach",
+        "headrace.core.breach -> asyncio",
+    ],
+)
+def test_a_breach_is_named(broken: str, chain: str) -> None:
+    assert f"{chain} (l.1)" in broken
+
+
+def _lint_imports(root: pathlib.Path) -> str:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root / "sdk"), str(root / "services")]),
+        "PYTHONWARNINGS": "default",
+    }
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
