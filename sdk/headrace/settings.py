@@ -30,6 +30,7 @@ __all__ = [
     "SettingValue",
     "canonical_name",
     "get_current_settings",
+    "home_folder",
     "list_settings",
     "temporary_settings",
     "use_profile",
@@ -158,6 +159,13 @@ class Settings:
         "Where spans of runs go: none, server (recorded with the run), otlp (as OTEL_EXPORTER_OTLP_* says), "
         "global (the program's own OpenTelemetry provider).",
     )
+    cli_colors: bool = option(True, config.boolean, "Whether commands colour what they show on a terminal.")
+    cli_prompt: bool = option(
+        True, config.boolean, "Whether commands may ask on a terminal; if not, what would ask is refused."
+    )
+    debug: bool = option(
+        False, config.boolean, "Whether commands show the traceback of an error too.", peer="DEBUG_MODE"
+    )
 
     def get(self, name: str) -> Any:
         """The value of the setting called `name`, as a variable, a key or an attribute.
@@ -216,6 +224,17 @@ def list_settings() -> list[SettingValue]:
         SettingValue(known, getattr(state.settings, name), state.sources[name])
         for name, known in OPTIONS.items()
     ]
+
+
+def home_folder() -> Path:
+    """The home, also when the profile that is asked for is missing or wrong: a profile cannot move it.
+
+    Raises:
+        ConfigurationError: another source is broken.
+    """
+    folder = Path.cwd()
+    environment = config.environment_layer(os.environ, ENV_PREFIX)
+    return _home([environment, config.dotenv_layer(folder / ".env", ENV_PREFIX), *_file_layers(folder)])
 
 
 def active_profile() -> str:
@@ -307,7 +326,7 @@ def _load(explicit: Layer, profile: str | None) -> _State:
     _warn_unknown(environment, dotenv)
     fixed = {key: found for key, found in explicit.items() if found.raw is not _DEFAULT}
     layers: list[Layer] = [fixed, environment, dotenv, *files]
-    home = config.resolve({"home": OPTIONS["home"]}, layers).values["home"].expanduser()
+    home = _home(layers)
     profile = profile or _selected_profile(environment, dotenv)
     profile, values = _profile_layer(home, profile)
     layers.append(values)
@@ -319,6 +338,10 @@ def _load(explicit: Layer, profile: str | None) -> _State:
             resolved.values[key], resolved.sources[key] = OPTIONS[key].default, found.source
     resolved.values["home"] = resolved.values["home"].expanduser()
     return _State(Settings(**resolved.values), resolved.sources, explicit, profile)
+
+
+def _home(layers: Iterable[Layer]) -> Path:
+    return cast("Path", config.resolve({"home": OPTIONS["home"]}, layers).values["home"].expanduser())
 
 
 def _file_layers(folder: Path) -> list[Layer]:

@@ -66,6 +66,8 @@ def explain(error: BaseException) -> tuple[str, ExitCode] | None:
         return error.message, ExitCode.AUTH
     if isinstance(error, errors.FieldsInvalid) and error.violations:
         return "; ".join(f"{v.field}: {v.description}" for v in error.violations), ExitCode.USAGE
+    if isinstance(error, errors.ConfigurationError):
+        return str(error), ExitCode.USAGE
     if isinstance(error, errors.HeadraceException):
-        return str(error), ExitCode.FAILED
+        return one_line(str(error)), ExitCode.FAILED
     return None

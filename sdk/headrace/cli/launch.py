@@ -47,15 +47,13 @@ def launch(argv: list[str]) -> int:
 def _tell(error: Exception) -> int:
     """Say on stderr what went wrong."""
     told = explain(error)
-    if told is None or os.environ.get("HEADRACE_DEBUG", "") not in ("", "0", "false"):
+    # Not from the settings: they may be what is wrong.
+    if told is None or os.environ.get("HEADRACE_DEBUG", "").lower() in ("1", "true", "yes", "on"):
         import traceback
 
         traceback.print_exception(error)
     if told is None:
-        print(
-            f"Error: {type(error).__name__}: {one_line(str(error))} This is a defect of headrace; please report it.",
-            file=sys.stderr,
-        )
+        print(f"Error: a defect of headrace: {type(error).__name__}: {one_line(str(error))}", file=sys.stderr)
         return ExitCode.FAILED
     message, code = told
     print(f"Error: {message}", file=sys.stderr)
