@@ -1,0 +1,105 @@
+"""What the engine asks of the world it runs in.
+
+There are two implementations, in `headrace.execution`: one blocks, for `def`, one suspends, for
+`async def`. The entry points that choose between them (`begin_task_run`, `run_task_sync`, `run_task_async`,
+`cancel_task_run`, `run_flow_sync`, `run_flow_async`) are in `headrace.execution.api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from headrace.core.verdicts import Verdict
+    from headrace.runs import FlowRun, TaskRun
+    from headrace.states import State
+
+__all__ = ["Ops", "Upstream"]
+
+
+class Upstream(Protocol):
+    """A run whose end somebody waits for: what every future offers to the engine."""
+
+    @property
+    def task_run_id(self) -> str:
+        """The run."""
+        ...
+
+    @property
+    def state(self) -> State[Any]:
+        """Its newest state."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the run has ended, or for `timeout` seconds."""
+        ...
+
+    def add_done_callback(self, fn: Callable[[Any], None], /) -> None:
+        """Call `fn` with the future when the run has ended, at once if it has; from any thread."""
+        ...
+
+
+class Ops(Protocol):
+    """Time, waiting, recording and calling, as one kind of function can do them.
+
+    The `async` methods of the blocking kind never suspend.
+    """
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        ...
+
+    def record_run(self, run: FlowRun | TaskRun, *states: State[Any]) -> None:
+        """Record a new run, the first of `states` with it, and the other states after it.
+
+        When it returns, a kill of the process does not lose them.
+        """
+        ...
+
+    def update_run(self, run: FlowRun | TaskRun) -> None:
+        """Record that the name, parameters or inputs of a run have changed."""
+        ...
+
+    def record(self, run: FlowRun | TaskRun, *states: State[Any]) -> None:
+        """Record that `run` has entered each of `states`, in this order."""
+        ...
+
+    async def propose(self, run: FlowRun | TaskRun, state: State[Any]) -> Verdict[State[Any]]:
+        """Record `state` and wait for the server's verdict; Accept where no server is in reach."""
+        ...
+
+    async def settle(self, run: FlowRun | TaskRun) -> None:
+        """Wait until everything recorded so far is safe."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
+
+    async def wait(self, upstreams: Iterable[Upstream]) -> None:
+        """Wait until every one has ended."""
+        ...
+
+    async def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a hook, a condition or a name function of the user, plain or async, to its end."""
+        ...
+
+    async def finish(self, awaitable: Any) -> Any:
+        """The result of an awaitable that a body returned."""
+        ...
+
+    async def drain(self, generator: Any) -> list[Any]:
+        """Everything that a generator or async generator still yields."""
+        ...
+
+    def limit(
+        self, seconds: float | None, error: Callable[[], TimeoutError]
+    ) -> AbstractAsyncContextManager[None]:
+        """Interrupt what runs inside once `seconds` have passed, and raise `error()`."""
+        ...
+
+    def crash_message(self, error: BaseException) -> str:
+        """The sentence that says by what an execution was ended, e.g. "aborted by an interrupt signal"."""
+        ...

@@ -1,0 +1,1 @@
+"""Entry points of the engine, for `Task`, `Flow` and task runners."""
