@@ -1,0 +1,1 @@
+"""Small public tools of flow authors: annotations of arguments, traversal of collections."""
