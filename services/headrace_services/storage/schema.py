@@ -1,0 +1,260 @@
+"""The tables, as `history/` leaves them. A test compares the two on both databases.
+
+Instants are BIGINT microseconds since 1970-01-01 UTC, ids are `uuid` on PostgreSQL and 16-byte BLOBs on
+SQLite. What is filtered, ordered or decided on is a column; the rest of a run travels as the serialised
+message it came as, so that a new field of the wire needs no migration.
+
+Only `history/`, `migrations` and the tests import this module: the server's own statements are written
+by hand, because loading SQLAlchemy alone would take a third of the time it may take to start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+__all__ = ["metadata"]
+
+metadata = sa.MetaData()
+
+Id = sa.LargeBinary(16).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+Sequence = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+FINAL_TYPES = "(6, 7, 8, 9)"
+
+
+def _workspace() -> sa.Column[Any]:
+    return sa.Column("workspace_id", sa.SmallInteger, nullable=False, server_default="1")
+
+
+def _xid() -> sa.Column[Any]:
+    """Which transaction wrote the row (a default on PostgreSQL); 0 on SQLite, where `seq` is commit order."""
+    return sa.Column("xid", sa.BigInteger, nullable=False, server_default="0")
+
+
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+)
+
+flows = sa.Table(
+    "flows",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("workspace_id", "name", name="flows_name_key"),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("flow_id", Id),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("task_name", sa.Text),
+    sa.Column("root_run_id", Id, nullable=False),
+    sa.Column("parent_run_id", Id),
+    sa.Column("owner_run_id", Id, nullable=False),
+    sa.Column("recorder_id", Id),
+    sa.Column("deployment_id", sa.Text),
+    sa.Column("work_pool", sa.Text),
+    sa.Column("work_queue", sa.Text),
+    sa.Column("idempotency_key", sa.Text),
+    # What CreateRun said, to tell a repeated request from another one under the same id.
+    sa.Column("create_digest", sa.LargeBinary),
+    # The current state; its body is the row of run_states with this seq. Type 0: no state yet.
+    sa.Column("state_type", sa.SmallInteger, nullable=False),
+    sa.Column("state_name", sa.Text, nullable=False),
+    sa.Column("state_id", Id),
+    sa.Column("state_time", sa.BigInteger),
+    sa.Column("state_seq", sa.Integer, nullable=False),
+    # CRASHED by the server's own guess, which the process's own report replaces.
+    sa.Column("is_presumed", sa.Boolean, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("run_count", sa.Integer, nullable=False),
+    sa.Column("is_resuming", sa.Boolean, nullable=False),
+    sa.Column("retry_type", sa.SmallInteger, nullable=False),
+    sa.Column("pause_keys", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("start_time", sa.BigInteger),
+    sa.Column("end_time", sa.BigInteger),
+    sa.Column("expected_start_time", sa.BigInteger),
+    sa.Column("next_scheduled_start_time", sa.BigInteger),
+    sa.Column("total_run_time", sa.BigInteger, nullable=False),
+    # Grows with every write; every update names the one it was decided on.
+    sa.Column("version", sa.BigInteger, nullable=False),
+    # headrace.v1.Run: what has no column, then what only view FULL shows.
+    sa.Column("spec", sa.LargeBinary, nullable=False),
+    sa.Column("full_spec", sa.LargeBinary),
+    sa.CheckConstraint("kind IN (1, 2)", name="runs_kind_check"),
+    sa.CheckConstraint("state_type BETWEEN 0 AND 9", name="runs_state_type_check"),
+    sa.CheckConstraint(f"(state_type IN {FINAL_TYPES}) = (end_time IS NOT NULL)", name="runs_end_check"),
+    sa.CheckConstraint("(state_type = 0) = (state_id IS NULL)", name="runs_state_check"),
+    sa.CheckConstraint(
+        "run_count >= 0 AND total_run_time >= 0 AND fence >= 1 AND attempt >= 1", name="runs_counts_check"
+    ),
+)
+_unfinished = sa.text(f"recorder_id IS NOT NULL AND state_type NOT IN {FINAL_TYPES}")
+_is_flow_run = sa.text("kind = 1")
+_has_key = sa.text("idempotency_key IS NOT NULL")
+sa.Index("runs_state_idx", runs.c.workspace_id, runs.c.kind, runs.c.state_type, runs.c.create_time, runs.c.id)
+sa.Index("runs_root_idx", runs.c.root_run_id, runs.c.create_time, runs.c.id)
+sa.Index(
+    "runs_flow_idx",
+    *(runs.c.flow_id, runs.c.state_type, runs.c.create_time, runs.c.id),
+    postgresql_where=_is_flow_run,
+    sqlite_where=_is_flow_run,
+)
+for _name in ("start_time", "expected_start_time", "name"):
+    sa.Index(
+        f"runs_{_name}_idx",
+        *(runs.c.workspace_id, runs.c[_name], runs.c.id),
+        postgresql_where=_is_flow_run,
+        sqlite_where=_is_flow_run,
+    )
+sa.Index("runs_recorder_idx", runs.c.recorder_id, postgresql_where=_unfinished, sqlite_where=_unfinished)
+sa.Index(
+    "runs_idempotency_key",
+    *(runs.c.flow_id, runs.c.idempotency_key),
+    unique=True,
+    postgresql_where=_has_key,
+    sqlite_where=_has_key,
+)
+
+# Carries what lists are filtered by beside the tag, so that one range of the key is one answer.
+run_tags = sa.Table(
+    "run_tags",
+    metadata,
+    sa.Column("workspace_id", sa.SmallInteger, primary_key=True, server_default="1"),
+    sa.Column("tag", sa.Text, primary_key=True),
+    sa.Column("kind", sa.SmallInteger, primary_key=True),
+    sa.Column("state_type", sa.SmallInteger, primary_key=True),
+    sa.Column("create_time", sa.BigInteger, primary_key=True),
+    sa.Column("run_id", Id, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+run_states = sa.Table(
+    "run_states",
+    metadata,
+    sa.Column("run_id", Id, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("id", Id, nullable=False),
+    sa.Column("type", sa.SmallInteger, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("event_time", sa.BigInteger, nullable=False),
+    sa.Column("record_time", sa.BigInteger, nullable=False),
+    # headrace.v1.State
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("run_id", "id", name="run_states_id_key"),
+    sqlite_with_rowid=False,
+)
+
+recorders = sa.Table(
+    "recorders",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("durable_seq", sa.BigInteger, nullable=False),
+    sa.Column("is_sealed", sa.Boolean, nullable=False),
+    # Null: no lease, because it is sealed or because its lapse was acted on.
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("replica_id", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("sdk", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    sa.Column("dropped_logs", sa.BigInteger, nullable=False),
+    sa.Column("dropped_spans", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("NOT is_sealed OR expires_at IS NULL", name="recorders_sealed_check"),
+)
+_has_lease = sa.text("expires_at IS NOT NULL")
+sa.Index("recorders_lease_idx", recorders.c.expires_at, postgresql_where=_has_lease, sqlite_where=_has_lease)
+
+logs = sa.Table(
+    "logs",
+    metadata,
+    sa.Column("seq", Sequence, primary_key=True),
+    _xid(),
+    _workspace(),
+    sa.Column("run_id", Id, nullable=False),
+    sa.Column("root_run_id", Id, nullable=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("level", sa.SmallInteger, nullable=False),
+    sa.Column("logger", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    # headrace.v1.LogEntry: what has no column.
+    sa.Column("rest", sa.LargeBinary),
+)
+sa.Index("logs_run_idx", logs.c.run_id, logs.c.time, logs.c.seq)
+sa.Index("logs_root_idx", logs.c.root_run_id, logs.c.time, logs.c.seq)
+sa.Index("logs_time_idx", logs.c.time, logs.c.seq)
+sa.Index("logs_commit_idx", logs.c.xid, logs.c.seq)
+
+spans = sa.Table(
+    "spans",
+    metadata,
+    sa.Column("seq", Sequence, primary_key=True),
+    _workspace(),
+    sa.Column("run_id", Id, nullable=False),
+    sa.Column("root_run_id", Id, nullable=False),
+    sa.Column("trace_id", sa.Text, nullable=False),
+    sa.Column("start_time", sa.BigInteger, nullable=False),
+    # headrace.v1.Span
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+sa.Index("spans_run_idx", spans.c.run_id, spans.c.start_time, spans.c.seq)
+sa.Index("spans_root_idx", spans.c.root_run_id, spans.c.start_time, spans.c.seq)
+sa.Index("spans_trace_idx", spans.c.trace_id, spans.c.start_time, spans.c.seq)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("seq", Sequence, primary_key=True),
+    _xid(),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    # Ids of 16 bytes each, one after the other.
+    sa.Column("keys", sa.LargeBinary, nullable=False),
+    sa.Column("record_time", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("outbox_commit_idx", outbox.c.xid, outbox.c.seq)
+sa.Index("outbox_time_idx", outbox.c.record_time)
+
+# One row per name: where something stands, e.g. how far the outbox was trimmed.
+markers = sa.Table(
+    "markers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+# Answers to requests that carry a request id, so that repeating one changes nothing.
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("response", sa.LargeBinary, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+)
+sa.Index("requests_time_idx", requests.c.create_time)
+
+# Runs that were deleted while a process may still have been executing them: it cannot make them again.
+deleted_runs = sa.Table(
+    "deleted_runs",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("delete_time", sa.BigInteger, nullable=False),
+)

@@ -1,0 +1,210 @@
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, 
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+-- Running upgrade  -> 0001
+
+CREATE TABLE workspaces (
+    id SMALLINT NOT NULL, 
+    name TEXT NOT NULL, 
+    PRIMARY KEY (id), 
+    UNIQUE (name)
+);
+
+INSERT INTO workspaces (id, name) VALUES (1, 'default');
+
+CREATE TABLE deleted_runs (
+    id UUID NOT NULL, 
+    delete_time BIGINT NOT NULL, 
+    PRIMARY KEY (id)
+);
+
+CREATE TABLE flows (
+    id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    name TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT flows_name_key UNIQUE (workspace_id, name)
+);
+
+CREATE TABLE logs (
+    seq BIGSERIAL NOT NULL, 
+    xid BIGINT DEFAULT '0' NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    run_id UUID NOT NULL, 
+    root_run_id UUID NOT NULL, 
+    time BIGINT NOT NULL, 
+    level SMALLINT NOT NULL, 
+    logger TEXT NOT NULL, 
+    message TEXT NOT NULL, 
+    rest BYTEA, 
+    PRIMARY KEY (seq)
+);
+
+CREATE INDEX logs_commit_idx ON logs (xid, seq);
+
+CREATE INDEX logs_root_idx ON logs (root_run_id, time, seq);
+
+CREATE INDEX logs_run_idx ON logs (run_id, time, seq);
+
+CREATE INDEX logs_time_idx ON logs (time, seq);
+
+CREATE TABLE markers (
+    name TEXT NOT NULL, 
+    value TEXT NOT NULL, 
+    PRIMARY KEY (name)
+);
+
+CREATE TABLE outbox (
+    seq BIGSERIAL NOT NULL, 
+    xid BIGINT DEFAULT '0' NOT NULL, 
+    kind SMALLINT NOT NULL, 
+    keys BYTEA NOT NULL, 
+    record_time BIGINT NOT NULL, 
+    PRIMARY KEY (seq)
+);
+
+CREATE INDEX outbox_commit_idx ON outbox (xid, seq);
+
+CREATE INDEX outbox_time_idx ON outbox (record_time);
+
+CREATE TABLE recorders (
+    id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    durable_seq BIGINT NOT NULL, 
+    is_sealed BOOLEAN NOT NULL, 
+    expires_at BIGINT, 
+    replica_id TEXT NOT NULL, 
+    host TEXT NOT NULL, 
+    pid BIGINT NOT NULL, 
+    sdk TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    dropped_logs BIGINT NOT NULL, 
+    dropped_spans BIGINT NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT recorders_sealed_check CHECK (NOT is_sealed OR expires_at IS NULL)
+);
+
+CREATE INDEX recorders_lease_idx ON recorders (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE requests (
+    method TEXT NOT NULL, 
+    request_id TEXT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    digest BYTEA NOT NULL, 
+    response BYTEA NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    PRIMARY KEY (method, request_id)
+);
+
+CREATE INDEX requests_time_idx ON requests (create_time);
+
+CREATE TABLE run_states (
+    run_id UUID NOT NULL, 
+    seq INTEGER NOT NULL, 
+    id UUID NOT NULL, 
+    type SMALLINT NOT NULL, 
+    name TEXT NOT NULL, 
+    event_time BIGINT NOT NULL, 
+    record_time BIGINT NOT NULL, 
+    body BYTEA NOT NULL, 
+    PRIMARY KEY (run_id, seq), 
+    CONSTRAINT run_states_id_key UNIQUE (run_id, id)
+);
+
+CREATE TABLE run_tags (
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    tag TEXT NOT NULL, 
+    kind SMALLINT NOT NULL, 
+    state_type SMALLINT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    run_id UUID NOT NULL, 
+    PRIMARY KEY (workspace_id, tag, kind, state_type, create_time, run_id)
+);
+
+CREATE TABLE runs (
+    id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    kind SMALLINT NOT NULL, 
+    flow_id UUID, 
+    name TEXT NOT NULL, 
+    task_name TEXT, 
+    root_run_id UUID NOT NULL, 
+    parent_run_id UUID, 
+    owner_run_id UUID NOT NULL, 
+    recorder_id UUID, 
+    deployment_id TEXT, 
+    work_pool TEXT, 
+    work_queue TEXT, 
+    idempotency_key TEXT, 
+    create_digest BYTEA, 
+    state_type SMALLINT NOT NULL, 
+    state_name TEXT NOT NULL, 
+    state_id UUID, 
+    state_time BIGINT, 
+    state_seq INTEGER NOT NULL, 
+    is_presumed BOOLEAN NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    fence BIGINT NOT NULL, 
+    run_count INTEGER NOT NULL, 
+    is_resuming BOOLEAN NOT NULL, 
+    retry_type SMALLINT NOT NULL, 
+    pause_keys TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    start_time BIGINT, 
+    end_time BIGINT, 
+    expected_start_time BIGINT, 
+    next_scheduled_start_time BIGINT, 
+    total_run_time BIGINT NOT NULL, 
+    version BIGINT NOT NULL, 
+    spec BYTEA NOT NULL, 
+    full_spec BYTEA, 
+    PRIMARY KEY (id), 
+    CONSTRAINT runs_state_check CHECK ((state_type = 0) = (state_id IS NULL)), 
+    CONSTRAINT runs_end_check CHECK ((state_type IN (6, 7, 8, 9)) = (end_time IS NOT NULL)), 
+    CONSTRAINT runs_kind_check CHECK (kind IN (1, 2)), 
+    CONSTRAINT runs_counts_check CHECK (run_count >= 0 AND total_run_time >= 0 AND fence >= 1 AND attempt >= 1), 
+    CONSTRAINT runs_state_type_check CHECK (state_type BETWEEN 0 AND 9)
+);
+
+CREATE INDEX runs_expected_start_time_idx ON runs (workspace_id, expected_start_time, id) WHERE kind = 1;
+
+CREATE INDEX runs_flow_idx ON runs (flow_id, state_type, create_time, id) WHERE kind = 1;
+
+CREATE UNIQUE INDEX runs_idempotency_key ON runs (flow_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+CREATE INDEX runs_name_idx ON runs (workspace_id, name, id) WHERE kind = 1;
+
+CREATE INDEX runs_recorder_idx ON runs (recorder_id) WHERE recorder_id IS NOT NULL AND state_type NOT IN (6, 7, 8, 9);
+
+CREATE INDEX runs_root_idx ON runs (root_run_id, create_time, id);
+
+CREATE INDEX runs_start_time_idx ON runs (workspace_id, start_time, id) WHERE kind = 1;
+
+CREATE INDEX runs_state_idx ON runs (workspace_id, kind, state_type, create_time, id);
+
+CREATE TABLE spans (
+    seq BIGSERIAL NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    run_id UUID NOT NULL, 
+    root_run_id UUID NOT NULL, 
+    trace_id TEXT NOT NULL, 
+    start_time BIGINT NOT NULL, 
+    body BYTEA NOT NULL, 
+    PRIMARY KEY (seq)
+);
+
+CREATE INDEX spans_root_idx ON spans (root_run_id, start_time, seq);
+
+CREATE INDEX spans_run_idx ON spans (run_id, start_time, seq);
+
+CREATE INDEX spans_trace_idx ON spans (trace_id, start_time, seq);
+
+ALTER TABLE logs ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint;
+
+ALTER TABLE outbox ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint;
+
+INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
