@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import pathlib
+
+from headrace_services.storage import migrations
 
 __all__ = ["migrate", "sqlite_url"]
 
@@ -16,5 +17,4 @@ def sqlite_url(path: pathlib.Path) -> str:
 
 def migrate(url: str) -> None:
     """Bring a database to the newest schema."""
-    migrations = importlib.import_module("headrace_services.storage.migrations")
     asyncio.run(migrations.upgrade(url))
