@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,8 +91,11 @@ class Cluster:
 
 
 @contextmanager
-def provide_cluster() -> Iterator[Cluster]:
+def provide_cluster(settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """The cluster that tests use; one started here is stopped at the end.
+
+    Args:
+        settings: server parameters for a cluster that is started here, over the ones for tests.
 
     Raises:
         PostgresUnavailable: no server was named, none is on the machine, or it did not start.
@@ -101,7 +104,7 @@ def provide_cluster() -> Iterator[Cluster]:
     if named:
         yield Cluster(urlunsplit(urlsplit(named)._replace(scheme="postgresql")))
         return
-    with _throw_away_cluster(_find_binaries()) as cluster:
+    with _throw_away_cluster(_find_binaries(), settings or {}) as cluster:
         yield cluster
 
 
@@ -136,7 +139,7 @@ def _candidate_folders() -> Iterator[pathlib.Path]:
 
 
 @contextmanager
-def _throw_away_cluster(binaries: pathlib.Path) -> Iterator[Cluster]:
+def _throw_away_cluster(binaries: pathlib.Path, extra: Mapping[str, str]) -> Iterator[Cluster]:
     owner = _unprivileged_user()
     data = pathlib.Path(tempfile.mkdtemp(prefix="headrace-pg-"))
     if owner is not None:
@@ -146,7 +149,7 @@ def _throw_away_cluster(binaries: pathlib.Path) -> Iterator[Cluster]:
     run_as = _run_as(owner)
     _initialise(binaries, data, run_as)
     port = _free_port()
-    settings = {**_SETTINGS, "port": str(port), "unix_socket_directories": str(data)}
+    settings = {**_SETTINGS, **extra, "port": str(port), "unix_socket_directories": str(data)}
     flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (data / "server.log").open("wb") as log:
         supervisor = subprocess.Popen(

@@ -1,0 +1,53 @@
+"""No-op tasks in one flow: one after the other, concurrently, and mapped over threads."""
+
+from __future__ import annotations
+
+from benchmarks.families.family import Family, Values
+from benchmarks.families.visible import time_until_visible
+from benchmarks.processes import Program, scratch_folder
+from benchmarks.products.product import Databases, Product, Server
+
+__all__ = ["FAMILIES"]
+
+_WARM_UP = 50
+
+
+def _family(work: str) -> Family:
+    def measure(product: Product, databases: Databases, repeats: int) -> Values:
+        with (
+            scratch_folder() as home,
+            databases() as database,
+            product.server(home, database) as server,
+            product.program(server) as program,
+        ):
+            _once(product, server, program, work, _WARM_UP)
+            return _repeat(product, server, program, work, repeats)
+
+    return Family(f"tasks.{work}", measure)
+
+
+def _repeat(product: Product, server: Server, program: Program, work: str, repeats: int) -> Values:
+    values: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name, value in _once(product, server, program, work, product.amounts.tasks).items():
+            values.setdefault(f"tasks.{work}{name}", []).append(value)
+    return values
+
+
+def _once(product: Product, server: Server, program: Program, work: str, count: int) -> dict[str, float]:
+    cost = time_until_visible(
+        program,
+        server,
+        lambda flow_run_id: server.completed_tasks(flow_run_id) == count,
+        product.amounts.visible_within_seconds,
+        work,
+        count=count,
+    )
+    return {
+        "": count / cost.seconds,
+        ".server_cpu": cost.server_cpu_seconds / count * 1e6,
+        ".client_cpu": cost.client_cpu_seconds / count * 1e6,
+    }
+
+
+FAMILIES = tuple(_family(work) for work in ("sequential", "gathered", "mapped"))

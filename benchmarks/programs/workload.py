@@ -1,0 +1,109 @@
+"""The work of a user's program, one source for every product: `workload.py PACKAGE`.
+
+Reads commands and writes answers as `benchmarks.processes.Program` wants them. Needs nothing but the
+standard library and the package, whose decorators all products name alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+sdk = importlib.import_module(sys.argv[1])
+runtime = importlib.import_module(f"{sys.argv[1]}.runtime")
+
+
+@sdk.task
+def step(number: int) -> int:
+    return number
+
+
+@sdk.task
+async def async_step(number: int) -> int:
+    return number
+
+
+@sdk.flow
+def sequential(count: int) -> str:
+    for number in range(count):
+        step(number)
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
+async def gathered(count: int) -> str:
+    await asyncio.gather(*(async_step(number) for number in range(count)))
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
+def mapped(count: int) -> str:
+    step.map(range(count)).result()
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
+def logged(count: int) -> str:
+    logger = sdk.get_run_logger()
+    for number in range(count):
+        logger.info("line %d of the benchmark, about as long as lines usually are", number)
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
+def empty() -> None:
+    pass
+
+
+@sdk.flow
+async def async_empty() -> None:
+    pass
+
+
+def gathered_from_outside(count: int) -> str:
+    return asyncio.run(gathered(count))
+
+
+def flows_sequential(count: int) -> str:
+    for _ in range(count):
+        empty()
+    return "empty"
+
+
+def flows_concurrent(count: int, at_once: int) -> str:
+    async def some(share: int) -> None:
+        for _ in range(share):
+            await async_empty()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(some(count // at_once) for _ in range(at_once)))
+
+    asyncio.run(all_of_them())
+    return "async-empty"
+
+
+WORK: dict[str, Callable[..., str]] = {
+    "sequential": sequential,
+    "gathered": gathered_from_outside,
+    "mapped": mapped,
+    "logged": logged,
+    "flows_sequential": flows_sequential,
+    "flows_concurrent": flows_concurrent,
+}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        arguments: dict[str, Any] = json.loads(line)
+        work = WORK[arguments.pop("work")]
+        start = time.perf_counter()
+        subject = work(**arguments)
+        print(json.dumps({"subject": subject, "seconds": time.perf_counter() - start}), flush=True)
+
+
+main()
