@@ -70,7 +70,7 @@ lint: setup ## Style, layers, protos and generated code
 	@$(BIN)/python tools/breaking.py
 	@$(MAKE) proto-check
 
-types: .venv/.made ## pyright and mypy, both strict
+types: setup ## pyright and mypy, both strict
 	@$(BIN)/pyright --warnings
 	@$(BIN)/mypy
 
