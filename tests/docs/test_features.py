@@ -13,8 +13,6 @@ NUMBERS = [*range(1, 32), *range(40, 59), *range(70, 90)]
 ROW = re.compile(
     r"^\| (?P<number>\d+) \| (?P<what>.+?) \| (?P<state>.+?) \| ?(?P<proof>.*?) ?\|$", re.MULTILINE
 )
-    r"^\| (?P<number>\d+) \| (?P<what>.+?) \| (?P<state>.+?) \| ?(?P<proof>.*?) ?\|$", re.MULTILINE
-)
 TEST = re.compile(r"`(?P<path>tests/[\w/]+\.py)(?:::(?P<name>\w+))?`")
 ROWS = list(ROW.finditer((ROOT / "docs" / "features.md").read_text()))
 
