@@ -95,7 +95,9 @@ def hold_home(home: Path) -> Iterator[None]:
 def _taken(home: Path) -> str:
     note = ServerNote.read(home)
     who = f"A server (pid {note.pid}, at {note.address})" if note else "A server that is just starting"
-    return f"{who} already serves {home}. Use it, stop it with `headrace server stop`, or choose another --home."
+    return (
+        f"{who} already serves {home}. Use it, stop it with `headrace server stop`, or choose another --home."
+    )
 
 
 def is_alive(home: Path) -> bool:

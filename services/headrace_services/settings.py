@@ -39,7 +39,9 @@ class ServerSettings:
         Path("~/.headrace"), config.path, "Folder of this user's server, spool, profiles and results."
     )
     server_api_host: str = option(
-        "127.0.0.1", config.text, "Address to listen on. Other than loopback only with server_api_auth_string."
+        "127.0.0.1",
+        config.text,
+        "Address to listen on. Other than loopback only with server_api_auth_string.",
     )
     server_api_port: int = option(
         4200, config.integer(0, 65535), "Port of the gRPC API; 0 takes any free one."
@@ -131,7 +133,11 @@ def load_settings(explicit: Mapping[str, Any] | None = None) -> ServerSettings:
         ConfigurationError: a source is broken or holds a value that is not allowed.
     """
     given = {
-        name: Found(value, "--" + name.removeprefix("server_").removeprefix("api_").replace("_", "-"), "the command line")
+        name: Found(
+            value,
+            "--" + name.removeprefix("server_").removeprefix("api_").replace("_", "-"),
+            "the command line",
+        )
         for name, value in (explicit or {}).items()
         if value is not None
     }
