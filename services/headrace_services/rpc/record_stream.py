@@ -193,21 +193,20 @@ class RecordStream:
 
     def _acknowledge(self) -> pb.RecordResponse:
         """One acknowledgement for every finished batch at the head of the queue."""
-        durable = 0
+        durable: int | None = None
         results: list[tuple[int, EntryOutcome]] = []
         while self._batches and self._batches[0].outcome.done():
-            if results and self._batches[0].outcome.exception() is not None:
-                break
-            if durable and self._batches[0].outcome.exception() is not None:
-                break
-            batch = self._batches.popleft()
+            batch = self._batches[0]
+            if durable is not None and batch.outcome.exception() is not None:
+                break  # first say what is durable, then fail
+            self._batches.popleft()
             self._in_flight -= batch.size
             self._room.set()
             outcome = batch.outcome.result()
             durable = outcome.durable_seq
             results.extend(outcome.results)
-            if batch.refused:
-                results.extend(batch.refused.items())
+            results.extend(batch.refused.items())
+        assert durable is not None
         results.sort(key=_seq)
         return pb.RecordResponse(ack=ack_of(durable, self._policy.window, results))
 

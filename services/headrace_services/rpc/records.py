@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
 
 from headrace.core.errors import FieldsInvalid
 from headrace.v1 import record_service_pb2 as pb
@@ -21,23 +21,30 @@ from headrace_services.rpc.record_stream import (
 )
 from headrace_services.storage.writer import Writer
 
-__all__ = ["RecordService", "Streams"]
+__all__ = ["RecordService", "StreamListener", "Streams"]
 
 _RECONNECT_SPREAD_SECONDS: Final = 2.0
+
+
+class StreamListener(Protocol):
+    """Is told of streams that open and end."""
+
+    def opened(self, open: pb.RecorderOpen) -> None: ...
+
+    def ended(self, open: pb.RecorderOpen, *, sealed: bool) -> None: ...
 
 
 class Streams:
     """The open record streams of this server, one per recorder.
 
     Attributes:
-        on_lost: called with the open message of a stream that ended although its recorder had not said
-            that it was done.
+        listener: told of each recorder that gets its first stream, or loses its only one.
     """
 
     def __init__(self, drain: Drain) -> None:
         self._by_recorder: dict[str, RecordStream] = {}
         self._drain = drain
-        self.on_lost: Callable[[pb.RecorderOpen], None] | None = None
+        self.listener: StreamListener | None = None
         drain.listen(self._say_goodbye)
 
     def __contains__(self, recorder_id: str) -> bool:
@@ -53,6 +60,8 @@ class Streams:
         self._by_recorder[stream.open.recorder_id] = stream
         if older is not None:
             older.go_away("SESSION_SUPERSEDED", 0.0, superseded=True)
+        if self.listener is not None:
+            self.listener.opened(stream.open)
         if self._drain.begun:
             self._tell(stream)
 
@@ -61,8 +70,8 @@ class Streams:
         if stream.open is None or self._by_recorder.get(stream.open.recorder_id) is not stream:
             return
         del self._by_recorder[stream.open.recorder_id]
-        if not stream.sealed and not self._drain.begun and self.on_lost is not None:
-            self.on_lost(stream.open)
+        if self.listener is not None and not self._drain.begun:
+            self.listener.ended(stream.open, sealed=stream.sealed)
 
     def _say_goodbye(self) -> None:
         for stream in self._by_recorder.values():
