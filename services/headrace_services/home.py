@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class ServerNote:
 
 
 @contextlib.contextmanager
-def hold_home(home: Path) -> Iterator[None]:
+def hold_home(home: Path) -> Generator[None]:
     """Holds the home for this process: at most one server has it.
 
     Raises:

@@ -21,6 +21,15 @@ from headrace.core.errors import ConfigurationError
 __all__ = ["OPTIONS", "ServerSettings", "is_loopback", "load_settings"]
 
 ENV_PREFIX = "HEADRACE_"
+_OPTION_NAMES = {
+    "home": "--home",
+    "server_api_host": "--host",
+    "server_api_port": "--port",
+    "server_api_auth_string": "--auth-string",
+    "server_database_connection_url": "--database-url",
+    "server_logging_level": "--log-level",
+    "server_shutdown_grace_seconds": "--grace",
+}
 
 
 def _auth_string(raw: Any) -> str:
@@ -41,7 +50,7 @@ class ServerSettings:
     server_api_host: str = option(
         "127.0.0.1",
         config.text,
-        "Address to listen on. Other than loopback only with server_api_auth_string.",
+        "Address to listen on. Other than loopback only with credentials.",
     )
     server_api_port: int = option(
         4200, config.integer(0, 65535), "Port of the gRPC API; 0 takes any free one."

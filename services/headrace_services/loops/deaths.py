@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,6 @@ from headrace.v1.record_service_pb2 import RecorderOpen
 from headrace.v1.state_pb2 import CrashedDetails
 from headrace_services.loops.intake import Spool, SpoolIntake, death_notice
 from headrace_services.loops.loop import Loop
-from headrace_services.rpc.records import Streams
 from headrace_services.storage.database import Database
 
 __all__ = ["ProcessWatch", "process_birth"]
@@ -68,12 +68,18 @@ class _Suspect:
 class ProcessWatch:
     """Finds out about dead processes.
 
+    Args:
+        database: where their runs are.
+        streams: has the ids of the recorders that have a stream.
+        intake: takes in what they left behind.
+        clock: what the time is.
+
     Attributes:
         loop: its pace; it does nothing while nobody is suspected.
         deaths: how many were found, for tests and metrics.
     """
 
-    def __init__(self, database: Database, streams: Streams, intake: SpoolIntake, clock: Clock) -> None:
+    def __init__(self, database: Database, streams: Container[str], intake: SpoolIntake, clock: Clock) -> None:
         self._database = database
         self._streams = streams
         self._intake = intake
@@ -83,7 +89,6 @@ class ProcessWatch:
         self._suspects: dict[str, _Suspect] = {}
         self.deaths = 0
         self.loop = Loop("watch over local processes", _FIRST_SECONDS, self.look, clock)
-        streams.listener = self
 
     @property
     def suspects(self) -> int:

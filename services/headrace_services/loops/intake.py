@@ -14,11 +14,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -27,10 +27,14 @@ from headrace.core.errors import DatabaseUnavailable, RecorderSealed, ServiceErr
 from headrace.core.spool import SpoolMeta, read_entries, read_sealed, segments
 from headrace.v1.record_service_pb2 import RecordEntries, RecordEntry, RecorderOpen
 from headrace.v1.state_pb2 import CrashedDetails
-from headrace_services.rpc.entries import refused_entries
 from headrace_services.storage.database import Database
 
-__all__ = ["Spool", "SpoolIntake", "death_notice"]
+__all__ = ["EntryCheck", "Spool", "SpoolIntake", "death_notice"]
+
+EntryCheck: TypeAlias = Callable[
+    [RecordEntries], tuple[Sequence[RecordEntry], Mapping[int, ServiceError]]
+]
+"""Gives the entries to record, and by sequence number why some are refused."""
 
 DAMAGED: Final = "damaged"
 _YOUNG_SECONDS: Final = 10.0
@@ -54,15 +58,31 @@ class _Damaged(Exception):
 class SpoolIntake:
     """Takes in the spools of one home.
 
+    Args:
+        root: the folder of the spools.
+        database: where they go.
+        check: what entries of a living process go through as well.
+        replica_id: this server process.
+        lease_seconds: how long a recorder may be silent.
+        address: where this server listens; spools written for it are taken in too.
+
     Attributes:
         alive: how many processes were recording into the home at the last scan.
         taken_in: how many spools this server has taken in.
     """
 
     def __init__(
-        self, root: Path, database: Database, *, replica_id: str, lease_seconds: float, address: str
+        self,
+        root: Path,
+        database: Database,
+        check: EntryCheck,
+        *,
+        replica_id: str,
+        lease_seconds: float,
+        address: str,
     ) -> None:
         self._root = root
+        self._check = check
         self._writer = database.writer
         self._replica_id = replica_id
         self._lease_seconds = lease_seconds
@@ -159,7 +179,7 @@ class SpoolIntake:
             first = chunk[0][0]
             if first != last + 1:
                 raise _Damaged(f"the database ends at entry {last}, the spool begins with {first}")
-            batch, refused = refused_entries(_batch(first, [data for _, data in chunk]))
+            batch, refused = self._check(_batch(first, [data for _, data in chunk]))
             try:
                 outcome = await self._writer.record(recorder_id, first, batch)
             except RecorderSealed:
@@ -183,7 +203,7 @@ def _names(root: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def _locked(folder: Path) -> Generator[bool]:
     """Whether the lock of the spool could be had; it is held meanwhile."""
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
