@@ -79,7 +79,9 @@ class ProcessWatch:
         deaths: how many were found, for tests and metrics.
     """
 
-    def __init__(self, database: Database, streams: Container[str], intake: SpoolIntake, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, streams: Container[str], intake: SpoolIntake, clock: Clock
+    ) -> None:
         self._database = database
         self._streams = streams
         self._intake = intake

@@ -31,9 +31,7 @@ from headrace_services.storage.database import Database
 
 __all__ = ["EntryCheck", "Spool", "SpoolIntake", "death_notice"]
 
-EntryCheck: TypeAlias = Callable[
-    [RecordEntries], tuple[Sequence[RecordEntry], Mapping[int, ServiceError]]
-]
+EntryCheck: TypeAlias = Callable[[RecordEntries], tuple[Sequence[RecordEntry], Mapping[int, ServiceError]]]
 """Gives the entries to record, and by sequence number why some are refused."""
 
 DAMAGED: Final = "damaged"

@@ -31,9 +31,7 @@ class LeaseReaper:
         reaped: recorders that this server has ended, for tests and metrics.
     """
 
-    def __init__(
-        self, database: Database, lease_seconds: float, renew_seconds: float, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, lease_seconds: float, renew_seconds: float, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._lease_seconds = lease_seconds

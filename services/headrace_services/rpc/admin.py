@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from headrace.core import limits
 from headrace.core.clock import Clock
 from headrace.v1 import admin_service_pb2 as pb
-
 from headrace_services.rpc.call import Call
 from headrace_services.rpc.drain import Drain
 from headrace_services.storage.database import Database

@@ -14,9 +14,9 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
 from headrace.core import limits
 from headrace.core.errors import MessageTooLarge
-
 from headrace_services.rpc.validation import rules
 
 __all__ = ["handlers"]

@@ -8,7 +8,6 @@ from typing import Any, Final, cast
 from headrace.core import limits
 from headrace.core.errors import MessageTooLarge, ServiceError
 from headrace.v1.record_service_pb2 import RecordEntries, RecordEntry
-
 from headrace_services.rpc.validation import Rules, rules
 
 __all__ = ["refused_entries"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headrace.v1 import flow_service_pb2 as pb
-
 from headrace_services.rpc.call import Call
 from headrace_services.storage.database import Database
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from headrace.v1 import log_service_pb2 as pb
-
 from headrace_services.rpc.call import Call
 from headrace_services.rpc.watch import LogTail, WatchSettings
 from headrace_services.storage.database import Database

@@ -19,7 +19,6 @@ from headrace.core.errors import FieldsInvalid, ProtocolUnsupported, RecorderSea
 from headrace.v1 import record_service_pb2 as pb
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.run_service_pb2 import ProposeStateResponse
-
 from headrace_services.rpc.entries import refused_entries
 from headrace_services.rpc.errors import status_of
 from headrace_services.storage.values import EntryOutcome, RecordOutcome

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 from headrace.core.errors import FieldsInvalid
 from headrace.v1 import record_service_pb2 as pb
-
 from headrace_services.rpc.call import Call
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.entries import refused_entries

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from headrace.core.errors import FieldsInvalid, ObjectNotFound
 from headrace.v1 import run_service_pb2 as pb
 from headrace.v1.run_pb2 import RUN_KIND_UNSPECIFIED, RUN_VIEW_BASIC, RUN_VIEW_FULL
-
 from headrace_services.rpc.call import Call
 from headrace_services.rpc.watch import RunWatch, WatchSettings
 from headrace_services.storage.database import Database

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
 from headrace.core import limits
 from headrace.core.errors import FieldsInvalid, FieldViolation, PayloadTooLarge, ServiceError
 

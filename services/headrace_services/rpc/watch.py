@@ -22,7 +22,6 @@ from headrace.v1.run_service_pb2 import (
     WatchRunsRequest,
     WatchRunsResponse,
 )
-
 from headrace_services.rpc.drain import Drain
 from headrace_services.storage.database import Database
 
