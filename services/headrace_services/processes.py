@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from headrace.core.errors import HeadraceException
 from headrace_services.home import ServerNote, is_alive
@@ -127,13 +127,12 @@ def check_health(home: Path, timeout_seconds: float = 2.0) -> tuple[ServerNote |
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     with grpc.insecure_channel(note.address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout_seconds
-            )
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
         except grpc.RpcError:
             return note, Health.SILENT
-    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    serving = bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
     return note, Health.SERVING if serving else Health.STOPPING
 
 

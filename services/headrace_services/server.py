@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ class Server:
     health: Health
     grpc_server: grpc.aio.Server
     clock: Clock
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]]
 
     @property
     def idle_seconds(self) -> float:
@@ -110,9 +111,9 @@ class Server:
         await self.health.set_stopping()
         self.drain.begin()
         await self.grpc_server.stop(grace_seconds)
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.database.close()
 
 
@@ -179,12 +180,12 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             watch.loop,
             Loop("intake of spools", settings.server_spool_scan_seconds, intake.scan, clock),
         ],
-        health, grpc_server, clock,
+        health, grpc_server, clock, [],
     )  # fmt: skip
     await watch.recall()
     await grpc_server.start()
     await health.set_serving()
-    server._tasks.extend(asyncio.create_task(loop.run(), name=loop.name) for loop in server.loops)
+    server.tasks.extend(asyncio.create_task(loop.run(), name=loop.name) for loop in server.loops)
     return server
 
 
@@ -224,7 +225,7 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
 @contextlib.asynccontextmanager
 async def running_server(
     settings: ServerSettings, *, clock: Clock | None = None, idle_timeout_seconds: float | None = None
-) -> AsyncIterator[Server]:
+) -> AsyncGenerator[Server]:
     """A server that holds its home, listens, and is found by others; stopped at the end of the block.
 
     Raises:
@@ -305,7 +306,7 @@ async def _until_idle(server: Server, stop: asyncio.Event, timeout_seconds: floa
 def new_event_loop() -> Any:
     """The event loop that the server runs on: uvloop's where it is installed."""
     try:
-        import uvloop
+        uvloop: Any = importlib.import_module("uvloop")
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()

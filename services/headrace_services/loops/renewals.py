@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from headrace.core.clock import Clock
@@ -21,7 +21,7 @@ _FLUSH_SECONDS: Final = 1.0
 @dataclass(slots=True)
 class _Renewal:
     executing: Sequence[AttemptRef]
-    answers: list[asyncio.Future[list[AttemptVerdict]]] = field(default_factory=list)
+    answers: list[asyncio.Future[list[AttemptVerdict]]]
 
 
 class LeaseRenewals:
@@ -46,7 +46,7 @@ class LeaseRenewals:
             The attempts among `executing` that are lost, once the renewal is durable. It fails with what
             kept the database from taking it.
         """
-        renewal = self._waiting.setdefault(recorder_id, _Renewal(executing))
+        renewal = self._waiting.setdefault(recorder_id, _Renewal(executing, []))
         renewal.executing = executing
         answer: asyncio.Future[list[AttemptVerdict]] = asyncio.get_running_loop().create_future()
         renewal.answers.append(answer)

@@ -73,6 +73,6 @@ class AdminService:
 
 
 def _time_zone_version() -> str:
-    import tzdata
+    import tzdata  # type: ignore[import-untyped]
 
     return str(tzdata.IANA_VERSION)

@@ -46,7 +46,7 @@ class Streams:
         self.listener: StreamListener | None = None
         drain.listen(self._say_goodbye)
 
-    def __contains__(self, recorder_id: str) -> bool:
+    def __contains__(self, recorder_id: object) -> bool:
         return recorder_id in self._by_recorder
 
     def __len__(self) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2_grpc
 
 from headrace.core.clock import Clock
 from headrace.v1 import (
@@ -81,6 +80,6 @@ def register(server: grpc.aio.Server, services: Services) -> Health:
     names = [service.full_name for service, _ in bound]
     server.add_generic_rpc_handlers([handlers(service, servicer) for service, servicer in bound])
     health = Health(names)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    health.add_to(server)
     add_reflection(server, [*names, "grpc.health.v1.Health"])
     return health
