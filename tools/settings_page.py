@@ -13,9 +13,10 @@ from headrace_services import settings as server
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 HEAD = """# Settings
 
-Made from the code by `make docs`. A setting is looked for, in this order, on the command line, in an environment
-variable of the name below, in `.env`, in `headrace.toml`, in `pyproject.toml` (`tool.headrace`), and in the active
-profile of the home folder; else it has its default. `headrace config view` shows what is in force.
+Made from the code by `make docs`. A setting is looked for, in this order, on the command line, in an
+environment variable of the name below, in `.env`, in `headrace.toml`, in `pyproject.toml`
+(`tool.headrace`), and in the active profile of the home folder; else it has its default.
+`headrace config view` shows what is in force.
 """
 
 
