@@ -1,0 +1,52 @@
+"""Recording switched off: `HEADRACE_API_URL=off`."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from itertools import count
+
+from headrace.core.ids import new_id
+from headrace.core.verdicts import Accept, Verdict
+from headrace.recorder.api import LostCallback
+from headrace.recorder.entries import encode
+from headrace.v1.record_service_pb2 import RecordEntry
+from headrace.v1.state_pb2 import State
+
+__all__ = ["NullRecorder"]
+
+
+class NullRecorder:
+    """Checks what it is given, numbers it and forgets it; every proposal is accepted."""
+
+    def __init__(self) -> None:
+        self.recorder_id = new_id()
+        self._numbers = count(1)
+
+    def post(self, *entries: RecordEntry) -> int:
+        last = 0
+        for entry in entries:
+            encode(entry)
+            last = next(self._numbers)
+        return last
+
+    def propose(self, entry: RecordEntry) -> Future[Verdict[State]]:
+        self.post(entry)
+        state = State()
+        state.CopyFrom(entry.state.state)
+        answer: Future[Verdict[State]] = Future()
+        answer.set_result(Accept(state))
+        return answer
+
+    def durable(self, seq: int) -> Future[None]:
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
+        pass
+
+    def end_owner(self, run_id: str) -> None:
+        pass
+
+    def flush(self, timeout_seconds: float) -> bool:
+        return True

@@ -1,0 +1,101 @@
+"""The recorders of this process: one for each home and address that settings have named."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from typing import Any
+
+from headrace.recorder.api import Recorder
+from headrace.recorder.null import NullRecorder
+from headrace.recorder.options import RecorderOptions
+from headrace.recorder.recorder import SpoolRecorder
+from headrace.recorder.runtime import Runtime
+from headrace.settings import Settings, get_current_settings
+
+__all__ = ["close_recorders", "current"]
+
+
+class _Registry:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.recorders: dict[RecorderOptions, SpoolRecorder] = {}
+        self.runtimes: dict[SpoolRecorder, Runtime] = {}
+        self.null = NullRecorder()
+        self.latest: tuple[Settings, Recorder] | None = None
+
+    def find(self, settings: Settings) -> Recorder:
+        with self.lock:
+            recorder: Recorder = self.null
+            if settings.api_url != "off":
+                options = RecorderOptions.of(settings)
+                if options not in self.recorders:
+                    self.recorders[options] = SpoolRecorder(options, on_start=self.start)
+                recorder = self.recorders[options]
+            self.latest = (settings, recorder)
+            return recorder
+
+    def start(self, recorder: SpoolRecorder) -> None:
+        """The first entry comes: have it sent."""
+        runtime = self.runtimes[recorder] = Runtime(recorder)
+        runtime.start()
+        _close_with_multiprocessing()
+
+    def close(self, timeout_seconds: float | None) -> None:
+        for recorder, runtime in list(self.runtimes.items()):
+            limit = recorder.options.exit_timeout_seconds if timeout_seconds is None else timeout_seconds
+            runtime.stop(limit)
+
+
+_registry = _Registry()
+
+
+def current() -> Recorder:
+    """The recorder for the settings in force here.
+
+    Raises:
+        ConfigurationError: a setting is not valid.
+    """
+    settings = get_current_settings()
+    latest = _registry.latest
+    if latest is not None and latest[0] is settings:
+        return latest[1]
+    return _registry.find(settings)
+
+
+def close_recorders(timeout_seconds: float | None = None) -> None:
+    """Flush and seal every recorder of this process; later calls of `current` make new ones.
+
+    Args:
+        timeout_seconds: how long to wait for acknowledgements, per recorder; None: as the settings say.
+    """
+    global _registry
+    old, _registry = _registry, _Registry()
+    old.close(timeout_seconds)
+
+
+def _at_exit() -> None:
+    # The registry stays: what is posted from now on is refused, not lost in a recorder that nobody closes.
+    _registry.close(None)
+
+
+def _after_fork() -> None:
+    """The parent goes on recording; the child begins anew, with files and a sequence of its own."""
+    global _registry
+    old, _registry = _registry, _Registry()
+    for recorder in old.recorders.values():
+        recorder.abandon()
+
+
+def _close_with_multiprocessing() -> None:
+    """Forked children of multiprocessing leave without the interpreter's exit handlers."""
+    processes: Any = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        finalizers: Any = sys.modules["multiprocessing.util"]
+        finalizers.Finalize(None, _at_exit, exitpriority=0)
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)
