@@ -20,7 +20,6 @@ from headrace.v1 import record_service_pb2 as pb
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace.v1.state_pb2 import STATE_TYPE_CANCELLED, State
-
 from tests.recorder.conftest import MakeRecorder
 from tests.support.entries import log_entry, run_entry, state_entry
 from tests.support.record_server import Faults, RecordServer

@@ -10,9 +10,9 @@ from typing import Final
 # Read once by gRPC's core, which else tells the user's terminal of every connection that closes.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-import grpc.aio  # noqa: E402
+import grpc.aio
 
-from headrace.core.limits import TRANSPORT_MESSAGE_BYTES  # noqa: E402
+from headrace.core.limits import TRANSPORT_MESSAGE_BYTES
 
 __all__ = ["CHANNEL_OPTIONS", "open_channel", "request_metadata"]
 

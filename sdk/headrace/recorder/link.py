@@ -178,8 +178,8 @@ class Link:
                 self._renew_due = False
                 renewal = pb.RecorderRenew(executing=self._recorder.executing())
                 await self._write(call, pb.RecordRequest(renew=renewal).SerializeToString())
-            while self._leaving is None and (message := self._next_message()) is not None:
-                await self._write(call, message)
+            if self._leaving is None:
+                await self._send_entries(call)
             if self._sealing and self._state.durable >= self._recorder.last_seq:
                 await call.write(pb.RecordRequest(seal=pb.RecorderSeal()).SerializeToString())
                 await call.done_writing()
@@ -189,13 +189,21 @@ class Link:
                 return
             await self._wake.wait()
 
+    async def _send_entries(self, call: Any) -> None:
+        """Send what is there now; what comes meanwhile gathers for the next time."""
+        newest = self._recorder.last_seq
+        while (message := self._next_message(newest)) is not None:
+            await self._write(call, message)
+        if self._recorder.last_seq > newest:
+            self.posted(urgent=False)
+
     async def _write(self, call: Any, message: bytes) -> None:
         if self._unanswered_since is None:
             self._unanswered_since = asyncio.get_running_loop().time()
         await call.write(message)
 
-    def _next_message(self) -> bytes | None:
-        part = self._state.next_slice(self._recorder.last_seq)
+    def _next_message(self, newest: int) -> bytes | None:
+        part = self._state.next_slice(newest)
         if part is None:
             return None
         batch = self._recorder.take(part)
@@ -232,7 +240,8 @@ class Link:
                 self._recorder.answered(result.seq, result.verdict)
             else:
                 self._recorder.refused(result.seq, from_status(result.error))
-        was_stuck = self._state.next_slice(self._recorder.last_seq) is None
+        newest = self._recorder.last_seq
+        was_stuck = self._state.sent < newest and self._state.next_slice(newest) is None
         if self._state.acknowledged(ack.durable_seq, ack.window):
             self._recorder.acknowledged(ack.durable_seq)
         if self._state.sent > self._state.durable:
