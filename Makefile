@@ -70,7 +70,7 @@ lint: setup ## Style, layers, protos and generated code
 	@$(BIN)/python tools/breaking.py
 	@$(MAKE) proto-check
 
-types: .venv/.made ## pyright and mypy, both strict
+types: setup ## pyright and mypy, both strict
 	@$(BIN)/pyright --warnings
 	@$(BIN)/mypy
 
@@ -85,14 +85,17 @@ proto: .tools/protogen/.made ## Generate sdk/headrace/v1 from proto/
 proto-check: .tools/protogen/.made ## Fail when sdk/headrace/v1 is not what proto/ gives
 	@PATH="$(CURDIR)/.tools/protogen/bin:$$PATH" .tools/protogen/bin/python tools/protogen.py --check
 
+docs: .venv/.made ## Write docs/settings.md anew from the code
+	@$(BIN)/python tools/settings_page.py
+
 bench: .venv/.made ## Measure, and print one table
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-rpc: .tools/grpcurl.made ## Call a running server: make rpc ADDRESS=127.0.0.1:4200 ARGS="list"
-	@grpcurl -plaintext $(or $(ADDRESS),127.0.0.1:4200) $(or $(ARGS),list)
+rpc: .tools/grpcurl.made ## Ask a running server: make rpc ADDRESS=… CALL=headrace.v1.RunService/ListRuns DATA='{"page_size": 3}'
+	@grpcurl -plaintext $(if $(DATA),-d '$(DATA)') $(or $(ADDRESS),127.0.0.1:4200) $(or $(CALL),list)
 
 clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup tools constraints run dev test lint types format proto proto-check bench rpc clean
+.PHONY: help setup tools constraints run dev test lint types format proto proto-check docs bench rpc clean

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from benchmarks import machine, table
-from benchmarks.families import flows, logs, scripts, start, tasks
+from benchmarks.families import flows, logs, scripts, start, tasks, wire
 from benchmarks.families.family import Family
 from benchmarks.figures import Summary, figure, summarise
 from benchmarks.processes import BenchmarkError, scratch_folder
@@ -23,6 +23,7 @@ _FAMILIES: Sequence[Family] = (
     *tasks.FAMILIES,
     *flows.FAMILIES,
     *logs.FAMILIES,
+    *wire.FAMILIES,
     *scripts.FAMILIES,
     *start.FAMILIES,
 )

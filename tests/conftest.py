@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import databases
 from tests.support.postgres import Cluster, provide_cluster
+from tests.support.servers import ServerProcess
 
 DIALECTS = ["sqlite", "postgresql"]
 
@@ -100,3 +101,17 @@ def empty_database_url(request: pytest.FixtureRequest) -> str:
     """URL of a fresh database without any table, once on each dialect."""
     url: str = request.getfixturevalue(f"empty_{request.param}_url")
     return url
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path) -> Iterator[ServerProcess]:
+    """A real server in its own process, on embedded SQLite in a home folder of its own."""
+    with ServerProcess(tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def server_on(tmp_path: pathlib.Path, database_url: str) -> Iterator[ServerProcess]:
+    """A real server in its own process, once on each kind of database."""
+    with ServerProcess(tmp_path / "server", database_url) as running:
+        yield running

@@ -65,7 +65,7 @@ class PrefectServer(Server):
 
     def __init__(self, pid: int, environment: dict[str, str], folder: pathlib.Path) -> None:
         self.pid, self.environment, self.folder = pid, environment, folder
-        self._url = environment["PREFECT_API_URL"]
+        self.address = environment["PREFECT_API_URL"]
 
     def completed_tasks(self, flow_run_id: str) -> int:
         flow_runs = {"id": {"any_": [flow_run_id]}}
@@ -93,7 +93,7 @@ class PrefectServer(Server):
 
     def _post(self, path: str, **body: object) -> Any:
         headers = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{self._url}/{path}", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{self.address}/{path}", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=_CALL_SECONDS) as answer:
             return json.load(answer)
 

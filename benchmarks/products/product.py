@@ -43,6 +43,7 @@ class Server(ABC):
     """A running server of a product, and what an independent client can ask it."""
 
     pid: int
+    address: str
     environment: Mapping[str, str]
     """For client programs that are to use this server."""
     folder: pathlib.Path

@@ -190,7 +190,7 @@ def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: dict[str, An
         raise PostgresUnavailable(f"initdb failed: {made.stderr or made.stdout}")
 
 
-def _wait_until_ready(cluster: Cluster, supervisor: subprocess.Popen[bytes], data: pathlib.Path) -> None:
+def _wait_until_ready(cluster: Cluster, supervisor: subprocess.Popen[Any], data: pathlib.Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:

@@ -67,7 +67,7 @@ async def view(
 
 def set(
     assignments: Annotated[
-        list[str], Parameter(name="NAME=VALUE", negative=(), help="What to set; several may be given.")
+        tuple[str, ...], Parameter(name="NAME=VALUE", negative=(), help="What to set; several may be given.")
     ],
     /,
     *,
@@ -101,7 +101,7 @@ def set(
 
 def unset(
     names: Annotated[
-        list[str], Parameter(name="NAME", negative=(), help="What to remove; several may be given.")
+        tuple[str, ...], Parameter(name="NAME", negative=(), help="What to remove; several may be given.")
     ],
     /,
     *,

@@ -6,7 +6,21 @@ from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-__all__ = ["Format", "Limit", "Output", "Quiet", "Since", "StateNames", "StateTypes", "Tags", "Yes"]
+__all__ = [
+    "FlowRunArgument",
+    "FlowRunArguments",
+    "Format",
+    "Limit",
+    "NameContains",
+    "Output",
+    "Quiet",
+    "Since",
+    "StateNames",
+    "StateTypes",
+    "Tags",
+    "TaskRunArgument",
+    "Yes",
+]
 
 Format: TypeAlias = Literal["table", "json", "jsonl"]
 
@@ -30,13 +44,25 @@ Since = Annotated[
     ),
 ]
 StateNames = Annotated[
-    list[str], Parameter(name="--state", help="Only runs in a state of this name, e.g. Late. Repeatable.")
+    tuple[str, ...],
+    Parameter(name="--state", help="Only runs in a state of this name, e.g. Late. Repeatable."),
 ]
 StateTypes = Annotated[
-    list[str],
+    tuple[str, ...],
     Parameter(name="--state-type", help="Only runs in a state of this type, e.g. FAILED. Repeatable."),
 ]
 Tags = Annotated[
-    list[str], Parameter(name=["--tag", "-t"], help="Only runs with this tag. Repeat for all of several.")
+    tuple[str, ...],
+    Parameter(name=["--tag", "-t"], help="Only runs with this tag. Repeat for all of several."),
 ]
+NameContains = Annotated[str, Parameter(name="--name", help="Only runs whose name contains this text.")]
 Yes = Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.")]
+FlowRunArgument = Annotated[
+    str, Parameter(name="FLOW_RUN", help="A flow run: its id, a unique beginning of it, or its name.")
+]
+FlowRunArguments = Annotated[
+    tuple[str, ...], Parameter(name="FLOW_RUN", help="Flow runs: ids, unique beginnings of ids, or names.")
+]
+TaskRunArgument = Annotated[
+    str, Parameter(name="TASK_RUN", help="A task run: its id, a unique beginning of it, or its name.")
+]

@@ -104,7 +104,7 @@ def rename(
 
 
 def delete(
-    names: Annotated[list[str], Parameter(name="NAME", negative=(), help="The profiles.")],
+    names: Annotated[tuple[str, ...], Parameter(name="NAME", negative=(), help="The profiles.")],
     /,
     *,
     yes: Yes = False,
@@ -125,7 +125,7 @@ def delete(
     with profile_store.editing() as file:
         for name in names:
             file.document.get("profiles", {}).pop(name, None)
-    _report({"deleted": names}, output)
+    _report({"deleted": list(names)}, output)
     say(f"Deleted {', '.join(names)}.")
 
 

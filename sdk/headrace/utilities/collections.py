@@ -187,10 +187,12 @@ class Traversal:
 
     Args:
         leaves: the classes looked for; they are never entered, whatever else they are.
+        hidden_by_opaque: those among them that are left alone when marked `opaque`.
     """
 
-    def __init__(self, *leaves: type) -> None:
+    def __init__(self, *leaves: type, hidden_by_opaque: tuple[type, ...] = ()) -> None:
         self._leaves = leaves
+        self._hidden = hidden_by_opaque
         self._kinds: dict[type, _Kind] = {}
         self._atoms: set[type] = set()
 
@@ -261,7 +263,7 @@ class Traversal:
         """Whether the annotation lets the traversal look at its value."""
         cls: type = type(annotation)
         if issubclass(cls, opaque):
-            return self.kind_of(annotation.value) is _LEAF
+            return self.kind_of(annotation.value) is _LEAF and not isinstance(annotation.value, self._hidden)
         return not issubclass(cls, quote)
 
     def kind_of(self, value: object) -> _Kind:

@@ -14,9 +14,9 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
 from headrace.core import limits
 from headrace.core.errors import MessageTooLarge
-
 from headrace_services.rpc.validation import rules
 
 __all__ = ["handlers"]
@@ -36,22 +36,26 @@ class _OurHandler(NamedTuple):
     is_ours: bool = True
 
 
-def handlers(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
+def handlers(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
     """The handlers of one service.
 
     Raises:
         AttributeError: the servicer lacks a method of the service.
     """
-    methods: dict[str, Any] = {m.name: _handler(m, getattr(servicer, m.name)) for m in service.methods}
+    # A stream of requests is checked by its handler: there, a bad entry must not end the stream.
+    unchecked: frozenset[str] = getattr(servicer, "checks_itself", frozenset())
+    methods: dict[str, Any] = {
+        m.name: _handler(m, getattr(servicer, m.name), m.client_streaming or m.name in unchecked)
+        for m in service.methods
+    }
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
-def _handler(method: MethodDescriptor, behaviour: Any) -> _OurHandler:
+def _handler(method: MethodDescriptor, behaviour: Any, unchecked: bool) -> _OurHandler:
     kind = (bool(method.client_streaming), bool(method.server_streaming))
     request_class = GetMessageClass(method.input_type)
     response_class = GetMessageClass(method.output_type)
-    # A stream of requests is checked by its handler: there, a bad entry must not end the stream.
-    decode = request_class.FromString if kind[0] else _checked(method.input_type.full_name, request_class)
+    decode = request_class.FromString if unchecked else _checked(method.input_type.full_name, request_class)
     return _OurHandler(
         *kind,
         decode,

@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from headrace.core.errors import FieldsInvalid, ServiceError
 
+from headrace.core.errors import FieldsInvalid, ServiceError
 from headrace_services.rpc.auth import OPEN_METHODS, BasicAuth
 from headrace_services.rpc.errors import DETAILS_KEY, grpc_code, service_error, status_of
 

@@ -9,6 +9,7 @@ from typing import Final
 import grpc
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from headrace.core.errors import (
     FieldViolation,
     InternalError,

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
 from headrace.core import limits
 from headrace.core.errors import FieldsInvalid, FieldViolation, PayloadTooLarge, ServiceError
 
@@ -69,7 +70,7 @@ class Rules:
 @cache
 def rules() -> Rules:
     """The rules of this server's schema, loaded on first use."""
-    return Rules(resources.files(__package__).joinpath("rules.binpb").read_bytes())
+    return Rules(resources.files("headrace_services.rpc").joinpath("rules.binpb").read_bytes())
 
 
 def _error(found: list[Violation], prefix: str) -> ServiceError:

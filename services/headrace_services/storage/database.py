@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headrace.core.clock import Clock
-
 from headrace_services.storage.reader import Reader
 from headrace_services.storage.signals import Signals
 from headrace_services.storage.writer import Writer

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import asyncpg
+
 from headrace.core.errors import DatabaseUnavailable, ServiceError, StorageFull
 
 __all__ = ["is_conflict", "is_disconnect", "translate", "translated"]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
-from headrace.core.errors import HeadraceException
 
+from headrace.core.errors import HeadraceException
 from headrace_services.storage.errors import translated
 from headrace_services.storage.urls import dialect_of, postgresql_dsn, sqlite_path
 

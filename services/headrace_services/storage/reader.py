@@ -19,7 +19,6 @@ from headrace.v1.run_service_pb2 import (
 from headrace.v1.span_pb2 import Span
 from headrace.v1.span_service_pb2 import SpanFilter
 from headrace.v1.state_pb2 import State
-
 from headrace_services.storage.values import Changes, RecorderInfo
 
 __all__ = ["Reader"]

@@ -8,7 +8,6 @@ from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry, Recorder
 from headrace.v1.run_pb2 import AttemptRef, Run
 from headrace.v1.run_service_pb2 import CONFLICT_POLICY_UNSPECIFIED, ConflictPolicy, ProposeStateResponse
 from headrace.v1.state_pb2 import CrashedDetails, State
-
 from headrace_services.storage.values import RecorderStatus, RecordOutcome
 
 __all__ = ["Writer"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alembic import context
+
 from headrace_services.storage.schema import metadata
 
 options: dict[str, Any] = {"target_metadata": metadata}

@@ -1,0 +1,53 @@
+"""Which runs stand below one run, and what they are called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.v1.run_service_pb2 import GetRunGraphRequest
+
+if TYPE_CHECKING:
+    from headrace.cli.session import Session
+    from headrace.v1.run_pb2 import Run
+
+__all__ = ["MAX_RUNS", "Family"]
+
+MAX_RUNS = 10_000
+
+
+class Family:
+    """A run and every run below it.
+
+    What belongs to a run at the top of its tree is known by its root id; below the top, by the graph, which
+    is read again when a run appears that it does not hold.
+    """
+
+    def __init__(self, session: Session, run: Run) -> None:
+        self._session = session
+        self.run_id = run.id
+        self.root_run_id = run.root_run_id or run.id
+        self._names = {run.id: run.name}
+        self._strangers: set[str] = set()
+
+    @property
+    def is_whole_tree(self) -> bool:
+        """Whether every run of the root belongs to it."""
+        return self.run_id == self.root_run_id
+
+    async def has(self, run_id: str) -> bool:
+        """Whether the run, which is of the same root, is this one or below it."""
+        return self.is_whole_tree or await self._look_up(run_id)
+
+    async def name(self, run_id: str) -> str:
+        """The run's name; its id if it has none."""
+        await self._look_up(run_id)
+        return self._names.get(run_id) or run_id
+
+    async def _look_up(self, run_id: str) -> bool:
+        if run_id not in self._names and run_id not in self._strangers:
+            request = GetRunGraphRequest(run_id=self.run_id, max_nodes=MAX_RUNS)
+            graph = await self._session.runs.GetRunGraph(request)
+            self._names.update((node.run_id, node.name) for node in graph.nodes)
+            if run_id not in self._names:
+                self._strangers.add(run_id)
+        return run_id in self._names

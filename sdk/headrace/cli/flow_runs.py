@@ -1,0 +1,117 @@
+"""`headrace flow-run`: what ran, what is running, and what came of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from headrace.cli import session as sessions
+from headrace.cli.as_json import to_json
+from headrace.cli.deleting import Doomed, delete_each
+from headrace.cli.family import Family
+from headrace.cli.following import watch
+from headrace.cli.graph import graph
+from headrace.cli.logs import logs_of_flow_run as logs
+from headrace.cli.options import (
+    FlowRunArgument,
+    FlowRunArguments,
+    Limit,
+    NameContains,
+    Output,
+    Quiet,
+    Since,
+    StateNames,
+    StateTypes,
+    Tags,
+    Yes,
+)
+from headrace.cli.output import emit_document, emit_list, say
+from headrace.cli.run_views import flow_run_listing, run_details, span_listing, state_listing
+from headrace.cli.selecting import doubtful_states, find_run, parse_since, state_names, state_types
+from headrace.v1.run_pb2 import RunFilter, RunKind, TimeRange
+from headrace.v1.run_service_pb2 import DeleteRunRequest, ListRunsRequest
+from headrace.v1.span_service_pb2 import ListSpansRequest, SpanFilter
+
+__all__ = ["delete", "graph", "inspect", "logs", "ls", "spans", "states", "watch"]
+
+
+async def ls(
+    *,
+    flow_name: Annotated[tuple[str, ...], Parameter(help="Only runs of this flow. Repeatable.")] = (),
+    state: StateNames = (),
+    state_type: StateTypes = (),
+    tag: Tags = (),
+    name: NameContains = "",
+    since: Since = None,
+    top_level: Annotated[bool, Parameter(help="Leave out subflow runs.")] = False,
+    limit: Limit = 50,
+    output: Output = "table",
+    quiet: Quiet = False,
+) -> None:
+    """List flow runs, newest first."""
+    now = datetime.now(UTC)
+    filter = RunFilter(
+        kinds=[RunKind.RUN_KIND_FLOW],
+        flow_names=flow_name,
+        state_names=state_names(state),
+        state_types=state_types(state_type),
+        tags_all=tag,
+        name_contains=name,
+        top_level_only=top_level,
+    )
+    if since is not None:
+        filter.create_time.CopyFrom(TimeRange(**{"from": parse_since(since, now)}))
+    async with sessions.connect() as session:
+        listed = sessions.runs(session, ListRunsRequest(filter=filter), limit)
+        found = await emit_list(listed, flow_run_listing(now), output, quiet=quiet)
+    if not found and (question := doubtful_states(state)):
+        say(question)
+
+
+async def inspect(flow_run: FlowRunArgument, /, *, output: Output = "table") -> None:
+    """Show everything about one flow run."""
+    async with sessions.connect() as session:
+        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+    emit_document(to_json(run), lambda: run_details(run, datetime.now(UTC)), output)
+
+
+async def states(flow_run: FlowRunArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
+    """Show the states a flow run went through."""
+    async with sessions.connect() as session:
+        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+        listing = state_listing(datetime.now(UTC))
+        await emit_list(sessions.states(session, run.id), listing, output, quiet=quiet)
+
+
+async def spans(flow_run: FlowRunArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
+    """Show the OpenTelemetry spans of a flow run and of every run below it."""
+    async with sessions.connect() as session:
+        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+        family = Family(session, run)
+        request = ListSpansRequest(filter=SpanFilter(root_run_ids=[family.root_run_id]))
+        found = (s async for s in sessions.spans(session, request) if await family.has(s.run_id))
+        await emit_list(found, span_listing(), output, quiet=quiet)
+
+
+async def delete(
+    flow_runs: FlowRunArguments,
+    /,
+    *,
+    force: Annotated[
+        bool, Parameter(help="Also while a process may be executing it; what it then writes is refused.")
+    ] = False,
+    yes: Yes = False,
+    output: Output = "table",
+) -> None:
+    """Delete flow runs with everything below them."""
+    async with sessions.connect() as session:
+        runs = [await find_run(session, word, RunKind.RUN_KIND_FLOW) for word in flow_runs]
+
+        async def delete_one(thing: Doomed) -> int:
+            answer = await session.runs.DeleteRun(DeleteRunRequest(run_id=thing.id, force=force))
+            return answer.deleted_runs
+
+        doomed = [Doomed(run.id, run.name) for run in runs]
+        await delete_each(doomed, "flow run", delete_one, yes=yes, output=output)

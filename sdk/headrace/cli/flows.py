@@ -1,0 +1,116 @@
+"""`headrace flow`: what has been run at least once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from headrace.cli import session as sessions
+from headrace.cli import text
+from headrace.cli.as_json import to_json
+from headrace.cli.deleting import Doomed, delete_each
+from headrace.cli.failures import CliError, ExitCode, nearest
+from headrace.cli.options import Limit, Output, Quiet, Yes
+from headrace.cli.output import Listing, emit_document, emit_list
+from headrace.cli.run_views import state_of, state_word
+from headrace.core.errors import ObjectNotFound
+from headrace.core.ids import is_id
+from headrace.v1.flow_service_pb2 import DeleteFlowRequest, GetFlowRequest, ListFlowsRequest
+
+if TYPE_CHECKING:
+    from headrace.cli.session import Session
+    from headrace.v1.flow_pb2 import Flow
+    from headrace.v1.flow_service_pb2 import GetFlowResponse
+
+__all__ = ["delete", "inspect", "ls"]
+
+
+async def ls(
+    *,
+    name: Annotated[str, Parameter(help="Only flows whose name contains this text.")] = "",
+    limit: Limit = 50,
+    output: Output = "table",
+    quiet: Quiet = False,
+) -> None:
+    """List flows by name."""
+    now = datetime.now(UTC)
+    listing: Listing[Flow] = Listing(
+        headers=("ID", "NAME", "LAST RUN", "STATE", "WHEN"),
+        row=lambda flow: (flow.id, flow.name, *_last_run(flow, now)),
+        key=lambda flow: flow.id,
+        json=to_json,
+        none="No flows. They appear with their first run: see `headrace run --help`.",
+        shrink=("LAST RUN", "NAME"),
+    )
+    async with sessions.connect() as session:
+        request = ListFlowsRequest(name_contains=name)
+        await emit_list(sessions.flows(session, request, limit), listing, output, quiet=quiet)
+
+
+async def inspect(
+    flow: Annotated[str, Parameter(name="FLOW", help="The flow: its name or id.")],
+    /,
+    *,
+    output: Output = "table",
+) -> None:
+    """Show a flow and how its runs ended."""
+    async with sessions.connect() as session:
+        found = await _get(session, flow)
+    counts = {state_word(c.state_type) or "UNKNOWN": c.count for c in found.run_counts}
+    document = to_json(found.flow) | {"run_counts": counts}
+    emit_document(document, lambda: _details(found.flow, counts), output)
+
+
+async def delete(
+    flows: Annotated[tuple[str, ...], Parameter(name="FLOW", help="The flows: names or ids.")],
+    /,
+    *,
+    force: Annotated[
+        bool,
+        Parameter(help="Also while a process may be executing one of the runs; what it writes is refused."),
+    ] = False,
+    yes: Yes = False,
+    output: Output = "table",
+) -> None:
+    """Delete flows with all their runs."""
+    async with sessions.connect() as session:
+        found = [(await _get(session, word)).flow for word in flows]
+
+        async def delete_one(thing: Doomed) -> int:
+            answer = await session.flows.DeleteFlow(DeleteFlowRequest(id=thing.id, force=force))
+            return answer.deleted_runs
+
+        doomed = [Doomed(flow.id, flow.name) for flow in found]
+        await delete_each(doomed, "flow", delete_one, yes=yes, output=output)
+
+
+async def _get(session: Session, word: str) -> GetFlowResponse:
+    request = GetFlowRequest(id=word.lower()) if is_id(word.lower()) else GetFlowRequest(name=word)
+    try:
+        return await session.flows.GetFlow(request)
+    except ObjectNotFound:
+        names = [flow.name async for flow in sessions.flows(session, ListFlowsRequest(), 1000)]
+        hint = nearest(word, names) or "See `headrace flow ls`."
+        raise CliError(f"There is no flow '{word}'.", hint, code=ExitCode.NOT_FOUND) from None
+
+
+def _last_run(flow: Flow, now: datetime) -> tuple[str, str, str]:
+    if not flow.HasField("last_run"):
+        return "-", "-", "-"
+    run = flow.last_run
+    return run.name, state_of(run), text.age(run.create_time, now)
+
+
+def _details(flow: Flow, counts: dict[str, int]) -> Sequence[tuple[str, str]]:
+    now = datetime.now(UTC)
+    last = _last_run(flow, now)
+    return [
+        ("ID", flow.id),
+        ("Name", flow.name),
+        ("First seen", f"{text.local_time(flow.create_time)} ({text.age(flow.create_time, now)})"),
+        ("Last run", f"{last[0]} {last[1]} {last[2]}" if flow.HasField("last_run") else ""),
+        ("Runs", ", ".join(f"{count} {word.capitalize()}" for word, count in counts.items()) or "none"),
+    ]

@@ -1,0 +1,109 @@
+"""`headrace flow-run watch`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from headrace.cli import session as sessions
+from headrace.cli.as_json import to_json
+from headrace.cli.failures import CliError, ExitCode
+from headrace.cli.live import LineView, View, open_view
+from headrace.cli.options import FlowRunArgument, Output
+from headrace.cli.output import emit_json, say
+from headrace.cli.progress import Progress
+from headrace.cli.selecting import find_run
+from headrace.cli.tailing import watch_runs
+from headrace.core.states import StateType
+from headrace.v1.run_pb2 import RunFilter, RunKind
+from headrace.v1.run_service_pb2 import GetRunRequest
+
+if TYPE_CHECKING:
+    from headrace.cli.options import Format
+    from headrace.cli.progress import Node
+    from headrace.cli.session import Session
+    from headrace.v1.run_pb2 import Run
+
+__all__ = ["exit_code_of", "watch"]
+
+
+def exit_code_of(type: StateType | None) -> ExitCode:
+    """0 for a run that has completed, else 1."""
+    return ExitCode.OK if type is StateType.COMPLETED else ExitCode.FAILED
+
+
+async def watch(
+    flow_run: FlowRunArgument,
+    /,
+    *,
+    timeout: Annotated[
+        float | None, Parameter(name="--timeout", help="Give up after this many seconds; the run goes on.")
+    ] = None,
+    output: Output = "table",
+) -> int:
+    """Follow a flow run until it ends.
+
+    The exit code is 0 when it has completed, 1 when it has ended otherwise, 124 when --timeout has passed.
+    -o jsonl prints each run of the tree whenever it changes, -o json the flow run when it has ended.
+    """
+    async with sessions.connect() as session:
+        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+        try:
+            async with asyncio.timeout(timeout):
+                await _follow(session, run, output)
+        except TimeoutError:
+            raise CliError(
+                f"The flow run {run.name} ({run.id}) has not ended after {timeout:g} s.",
+                f"It goes on: `headrace flow-run watch {run.id}`.",
+                code=ExitCode.TIMEOUT,
+            ) from None
+        except asyncio.CancelledError:
+            say(f"No longer watching the flow run {run.name} ({run.id}); it goes on.")
+            raise
+        ended = (await session.runs.GetRun(GetRunRequest(run_id=run.id))).run
+    if output == "json":
+        emit_json(to_json(ended))
+    return exit_code_of(StateType.from_number(ended.state.type))
+
+
+async def _follow(session: Session, run: Run, output: Format) -> None:
+    progress = Progress()
+    lock = threading.Lock()
+
+    def top() -> list[Node]:
+        return [progress.nodes[run.id]] if run.id in progress.nodes else []
+
+    view: View = (
+        LineView(sys.stderr) if output != "table" else open_view(progress, top, lock, lines=sys.stdout)
+    )
+    filter = RunFilter(root_run_ids=[run.root_run_id or run.id])
+    is_synced = False
+    with view:
+        async with aclosing(watch_runs(session, filter)) as events:
+            async for event in events:
+                with lock:
+                    if event.HasField("upsert"):
+                        _take(progress, event.upsert, view, output)
+                    elif event.HasField("bookmark"):
+                        is_synced = is_synced or event.bookmark.initial_sync_done
+                    elif event.removed_run_id:
+                        progress.forget(event.removed_run_id)
+                node = progress.nodes.get(run.id)
+                if is_synced and node is None:
+                    raise CliError(f"The flow run {run.id} was deleted.", code=ExitCode.NOT_FOUND)
+                if is_synced and node is not None and node.is_final:
+                    return
+
+
+def _take(progress: Progress, run: Run, view: View, output: Format) -> None:
+    changed = progress.take_run(run)
+    if changed is not None:
+        view.changed(changed)
+    if output == "jsonl":
+        emit_json(to_json(run), indent=None)
+        sys.stdout.flush()

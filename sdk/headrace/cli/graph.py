@@ -1,0 +1,60 @@
+"""`headrace flow-run graph`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from headrace.cli import session as sessions
+from headrace.cli import text
+from headrace.cli.as_json import to_json
+from headrace.cli.failures import CliError, ExitCode
+from headrace.cli.options import FlowRunArgument, Output
+from headrace.cli.output import emit_json, say
+from headrace.cli.progress import Progress
+from headrace.cli.selecting import find_run
+from headrace.cli.trees import dot as as_dot
+from headrace.cli.trees import edge_lines, tree_lines
+from headrace.core.clock import SystemClock
+from headrace.v1.run_pb2 import RunKind
+from headrace.v1.run_service_pb2 import GetRunGraphRequest
+
+__all__ = ["graph"]
+
+
+async def graph(
+    flow_run: FlowRunArgument,
+    /,
+    *,
+    edges: Annotated[bool, Parameter(help="Show where each run's inputs came from, too.")] = False,
+    dot: Annotated[bool, Parameter(help="Print it in Graphviz's language.")] = False,
+    max_nodes: Annotated[int, Parameter(help="At most this many runs, up to 10000.")] = 1000,
+    output: Output = "table",
+) -> None:
+    """Show the runs below a flow run as a tree."""
+    if dot and output != "table":
+        raise CliError("--dot and --output exclude each other.", code=ExitCode.USAGE)
+    if not 0 < max_nodes <= 10_000:
+        raise CliError("--max-nodes is from 1 to 10000.", code=ExitCode.USAGE)
+    async with sessions.connect() as session:
+        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+        found = await session.runs.GetRunGraph(GetRunGraphRequest(run_id=run.id, max_nodes=max_nodes))
+    progress = Progress()
+    for node in found.nodes:
+        progress.take_graph_node(node)
+    if output == "json":
+        emit_json(to_json(found))
+    elif output == "jsonl":
+        for node in found.nodes:
+            emit_json(to_json(node), indent=None)
+    elif dot:
+        print(as_dot(progress))
+    else:
+        top = progress.nodes[run.id]
+        now = SystemClock().now()
+        print("\n".join(tree_lines(progress, [top], now, coloured=text.colours(), wide=None)))
+        if edges:
+            print("\n".join(["", *edge_lines(progress)]))
+    if found.truncated:
+        say(f"There are more than {max_nodes} runs: see --max-nodes.")

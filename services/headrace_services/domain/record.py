@@ -1,0 +1,23 @@
+"""Recorded states: the executor says what happened, the server keeps it.
+
+The executor has applied the rules itself. What is left to refuse is what nobody may do: changing a run
+that has ended.
+"""
+
+from __future__ import annotations
+
+from headrace.core.states import StateType
+from headrace_services.domain.states import FINAL_TYPES
+
+__all__ = ["refuse_recorded"]
+
+
+def refuse_recorded(current: StateType | None, is_presumed: bool) -> str | None:
+    """Why a state cannot be recorded over `current`; None: it can.
+
+    `is_presumed` says that the current state is a guess of the server's about a process that it had
+    lost sight of. The process knows better.
+    """
+    if current in FINAL_TYPES and not is_presumed:
+        return f"The run has ended: it is {current.value}."
+    return None

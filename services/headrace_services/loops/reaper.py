@@ -1,0 +1,75 @@
+"""Recorders that have been silent for longer than their lease: their runs are declared crashed.
+
+With amnesty: a server that could not reach its database, or was not there, has not heard anybody, so
+silence proves nothing. The reaper acts only after it has itself had a working database, without a failure,
+for a whole lease and one renewal.
+
+Every replica reaps. Each declaration is one conditional write that names the lease it found expired, so two
+of them do what one does.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from headrace.core.clock import Clock
+from headrace.v1.state_pb2 import CrashedDetails
+from headrace_services.loops.loop import Loop
+from headrace_services.storage.database import Database
+from headrace_services.storage.values import RecorderInfo
+
+__all__ = ["LeaseReaper"]
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseReaper:
+    """Ends expired leases.
+
+    Attributes:
+        loop: its pace.
+        reaped: recorders that this server has ended, for tests and metrics.
+    """
+
+    def __init__(self, database: Database, lease_seconds: float, renew_seconds: float, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._amnesty_seconds = lease_seconds + renew_seconds
+        self._healthy_since: float | None = None
+        self.reaped = 0
+        self.loop = Loop("reaper of leases", min(lease_seconds / 6, 5.0), self.reap, clock)
+
+    async def reap(self) -> None:
+        """One look at the leases.
+
+        Raises:
+            DatabaseUnavailable, StorageFull: the amnesty begins anew.
+        """
+        try:
+            now = await self._database.now()
+            if self._healthy_since is None:
+                self._healthy_since = self._clock.monotonic()
+            expired = await self._database.reader.expired_recorders(now)
+            if self._clock.monotonic() - self._healthy_since < self._amnesty_seconds:
+                return
+            for recorder in expired:
+                await self._end(recorder, now)
+        except Exception:
+            self._healthy_since = None
+            raise
+
+    async def _end(self, recorder: RecorderInfo, now: int) -> None:
+        crashed = await self._database.writer.crash_recorder(
+            recorder.recorder_id,
+            f"The process has been silent for longer than its lease of {self._lease_seconds:g} s "
+            f"(pid {recorder.pid} on {recorder.host}).",
+            CrashedDetails.CAUSE_LEASE_EXPIRED,
+            expired_before=now,
+        )
+        self.reaped += 1
+        if crashed:
+            _log.warning(
+                "recorder %s (pid %d on %s) is silent: %d runs are declared crashed",
+                *(recorder.recorder_id, recorder.pid, recorder.host, len(crashed)),
+            )

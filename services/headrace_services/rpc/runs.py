@@ -1,0 +1,99 @@
+"""`headrace.v1.RunService`: each method asks storage once and hands the answer back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from headrace.core.errors import FieldsInvalid, ObjectNotFound
+from headrace.v1 import run_service_pb2 as pb
+from headrace.v1.run_pb2 import RUN_KIND_UNSPECIFIED, RUN_VIEW_BASIC, RUN_VIEW_FULL
+from headrace_services.rpc.call import Call
+from headrace_services.rpc.watch import RunWatch, WatchSettings
+from headrace_services.storage.database import Database
+
+__all__ = ["RunService"]
+
+
+class RunService:
+    """Runs: what was asked for, what happened, what is happening."""
+
+    def __init__(self, database: Database, watch: WatchSettings) -> None:
+        self._database = database
+        self._reader = database.reader
+        self._writer = database.writer
+        self._watch = watch
+
+    async def CreateRun(self, request: pb.CreateRunRequest, call: Call) -> pb.CreateRunResponse:
+        if request.run.kind == RUN_KIND_UNSPECIFIED:
+            raise FieldsInvalid.of("run.kind", "must be set: RUN_KIND_FLOW or RUN_KIND_TASK")
+        if call.principal and not request.run.created_by:
+            request.run.created_by = call.principal
+        run, existed = await self._writer.create_run(
+            request.run, request.idempotency_key, request.on_conflict
+        )
+        return pb.CreateRunResponse(run=run, existed=existed)
+
+    async def GetRun(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:
+        run = await self._reader.get_run(request.run_id, full=request.view != RUN_VIEW_BASIC)
+        return pb.GetRunResponse(run=run)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, call: Call) -> pb.ListRunsResponse:
+        runs, token = await self._reader.list_runs(
+            request.filter,
+            request.order,
+            request.page_size,
+            request.page_token,
+            full=request.view == RUN_VIEW_FULL,
+        )
+        return pb.ListRunsResponse(runs=runs, next_page_token=token)
+
+    async def CountRuns(self, request: pb.CountRunsRequest, call: Call) -> pb.CountRunsResponse:
+        return pb.CountRunsResponse(counts=await self._reader.count_runs(request.filter))
+
+    async def AggregateRuns(self, request: pb.AggregateRunsRequest, call: Call) -> pb.AggregateRunsResponse:
+        start: int = getattr(request, "from").ToMicroseconds()
+        width = request.bucket_width.ToMicroseconds()
+        if width <= 0:
+            raise FieldsInvalid.of("bucket_width", "must be longer than zero")
+        buckets = await self._reader.aggregate_runs(
+            request.filter, start, request.until.ToMicroseconds(), width
+        )
+        return pb.AggregateRunsResponse(buckets=buckets)
+
+    async def UpdateRun(self, request: pb.UpdateRunRequest, call: Call) -> pb.UpdateRunResponse:
+        if not request.update_mask.paths:
+            raise FieldsInvalid.of("update_mask", "must name the fields to change")
+        run = await self._writer.update_run(request.run, request.update_mask.paths, request.request_id)
+        return pb.UpdateRunResponse(run=run)
+
+    async def DeleteRun(self, request: pb.DeleteRunRequest, call: Call) -> pb.DeleteRunResponse:
+        deleted = await self._writer.delete_run(request.run_id, request.force)
+        if not deleted:
+            raise ObjectNotFound.of("run", request.run_id)
+        return pb.DeleteRunResponse(deleted_runs=deleted)
+
+    async def ProposeState(self, request: pb.ProposeStateRequest, call: Call) -> pb.ProposeStateResponse:
+        attempt = request.attempt if request.HasField("attempt") else None
+        if attempt is not None and request.force:
+            raise FieldsInvalid.of("force", "is for administrators; an executor's attempt follows the rules")
+        return await self._writer.propose_state(
+            request.run_id, attempt, request.state, request.force, call.principal
+        )
+
+    async def ListStates(self, request: pb.ListStatesRequest, call: Call) -> pb.ListStatesResponse:
+        states, token = await self._reader.list_states(request.run_id, request.page_size, request.page_token)
+        return pb.ListStatesResponse(states=states, next_page_token=token)
+
+    async def ListAttempts(self, request: pb.ListAttemptsRequest, call: Call) -> pb.ListAttemptsResponse:
+        return pb.ListAttemptsResponse(attempts=await self._reader.list_attempts(request.run_id))
+
+    async def GetRunGraph(self, request: pb.GetRunGraphRequest, call: Call) -> pb.GetRunGraphResponse:
+        nodes, truncated = await self._reader.run_graph(request.run_id, request.max_nodes)
+        return pb.GetRunGraphResponse(nodes=nodes, truncated=truncated)
+
+    async def WatchRuns(
+        self, request: pb.WatchRunsRequest, call: Call
+    ) -> AsyncIterator[pb.WatchRunsResponse]:
+        watch = RunWatch(self._database, self._watch, request)
+        async for response in watch.responses():
+            yield response

@@ -1,0 +1,85 @@
+"""Every service the server offers, put on a gRPC server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2
+
+from headrace.core.clock import Clock
+from headrace.v1 import (
+    admin_service_pb2,
+    flow_service_pb2,
+    log_service_pb2,
+    record_service_pb2,
+    run_service_pb2,
+    span_service_pb2,
+)
+from headrace_services.rpc.admin import AdminService, ServerFacts
+from headrace_services.rpc.binding import handlers
+from headrace_services.rpc.drain import Drain
+from headrace_services.rpc.flows import FlowService
+from headrace_services.rpc.health import Health
+from headrace_services.rpc.logs import LogService
+from headrace_services.rpc.records import RecordService
+from headrace_services.rpc.reflection import add_reflection
+from headrace_services.rpc.runs import RunService
+from headrace_services.rpc.spans import SpanService
+from headrace_services.rpc.watch import WatchSettings
+from headrace_services.storage.database import Database
+
+__all__ = ["Services", "register"]
+
+# Reflection finds only what is loaded: with this, tools can show the details of an error.
+_ERROR_DETAILS = error_details_pb2.DESCRIPTOR
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the services are made of."""
+
+    database: Database
+    records: RecordService
+    watch: WatchSettings
+    version: str
+    replica_id: str
+    started_at: int
+    recorder_lease_seconds: float
+    clock: Clock
+    drain: Drain
+
+    def servicers(self) -> list[tuple[Any, object]]:
+        """Each service's descriptor and the object that answers."""
+        facts = ServerFacts(self.version, self.replica_id, self.started_at, self.recorder_lease_seconds)
+        return [
+            (_service(run_service_pb2, "RunService"), RunService(self.database, self.watch)),
+            (_service(record_service_pb2, "RecordService"), self.records),
+            (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
+            (_service(log_service_pb2, "LogService"), LogService(self.database, self.watch)),
+            (_service(span_service_pb2, "SpanService"), SpanService(self.database)),
+            (
+                _service(admin_service_pb2, "AdminService"),
+                AdminService(self.database, facts, self.clock, self.drain),
+            ),
+        ]
+
+
+def _service(module: Any, name: str) -> Any:
+    return module.DESCRIPTOR.services_by_name[name]
+
+
+def register(server: grpc.aio.Server, services: Services) -> Health:
+    """Puts our services, health and reflection on a server.
+
+    Returns:
+        The health of what was registered, not yet serving.
+    """
+    bound = services.servicers()
+    names = [service.full_name for service, _ in bound]
+    server.add_generic_rpc_handlers([handlers(service, servicer) for service, servicer in bound])
+    health = Health(names)
+    health.add_to(server)
+    add_reflection(server, [*names, "grpc.health.v1.Health"])
+    return health
