@@ -133,8 +133,7 @@ def _print(output: str, results: table.Results, facts: dict[str, str], own: str,
     for name, fact in facts.items():
         print(f"{name:>10}: {fact}")
     print()
-    if any(results.values()):
-        print(table.as_table(results, own, peer))
+    print(table.as_table(results, own, peer))
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,69 @@
+"""Workflows as plain Python functions: every run recorded, nothing lost.
+
+    from headrace import flow, task
+
+    @task(retries=3)
+    def fetch(url: str) -> bytes: ...
+
+    @flow
+    def nightly() -> None:
+        fetch.map(["https://a.example", "https://b.example"]).wait()
+
+Names are loaded by their first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.context import tags as tags
+    from headrace.flows import Flow as Flow
+    from headrace.flows import flow as flow
+    from headrace.states import State as State
+    from headrace.tasks import Task as Task
+    from headrace.tasks import task as task
+    from headrace.utilities.annotations import allow_failure as allow_failure
+    from headrace.utilities.annotations import opaque as opaque
+    from headrace.utilities.annotations import quote as quote
+    from headrace.utilities.annotations import unmapped as unmapped
+
+__all__ = [
+    "Flow",
+    "State",
+    "Task",
+    "allow_failure",
+    "flow",
+    "opaque",
+    "quote",
+    "tags",
+    "task",
+    "unmapped",
+]
+
+_HOMES = {
+    "Flow": "headrace.flows",
+    "State": "headrace.states",
+    "Task": "headrace.tasks",
+    "allow_failure": "headrace.utilities.annotations",
+    "flow": "headrace.flows",
+    "opaque": "headrace.utilities.annotations",
+    "quote": "headrace.utilities.annotations",
+    "tags": "headrace.context",
+    "task": "headrace.tasks",
+    "unmapped": "headrace.utilities.annotations",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

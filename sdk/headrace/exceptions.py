@@ -210,13 +210,16 @@ class Pause(_Signal):
         return (type(self), self.args, {"state": self.state})
 
 
-class TerminationSignal(_Signal):
-    """The process was asked to end (SIGTERM).
+class TerminationSignal(_Signal, SystemExit):
+    """The process was asked to end (SIGTERM): it leaves with 128 + the signal's number, as shells count.
 
     Attributes:
         signal: number of the signal.
     """
 
     def __init__(self, signal: int) -> None:
-        super().__init__(signal)
+        super().__init__(128 + signal)
         self.signal = signal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (TerminationSignal, (self.signal,))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.core.states import StateType
     from headrace.states import State
 
-__all__ = ["FlowRun", "Owner", "TaskRun"]
+__all__ = ["FlowRun", "Owner", "RunPolicy", "TaskRun"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,23 @@ class Owner:
     run_id: str
     attempt: int = 1
     fence: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """How often and how long a run may try.
+
+    Attributes:
+        retries: attempts after the first.
+        retry_delays: seconds before each retry, of which the last repeats.
+        retry_jitter_factor: how much delays are spread; 0 for not at all.
+        timeout_seconds: limit of one attempt; None for none.
+    """
+
+    retries: int = 0
+    retry_delays: tuple[float, ...] = ()
+    retry_jitter_factor: float = 0.0
+    timeout_seconds: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +70,7 @@ class _Run:
         start_micros: first entry into RUNNING; microseconds since 1970-01-01 UTC, 0 before it.
         end_micros: entry into the final state; 0 before it.
         traceparent: W3C trace context; empty when nothing is traced.
+        policy: how often and how long it may try; None when neither retries nor a limit were asked for.
     """
 
     id: str
@@ -69,6 +87,7 @@ class _Run:
     start_micros: int = 0
     end_micros: int = 0
     traceparent: str = ""
+    policy: RunPolicy | None = None
 
     @property
     def state_type(self) -> StateType | None:

@@ -21,7 +21,15 @@ from headrace.runs import FlowRun, TaskRun
 from headrace.states import State, StateType, is_state
 from headrace.utilities.collections import Traversal
 
-__all__ = ["Inputs", "ResultOrigins", "collect_inputs", "futures_to_states", "require", "resolve_inputs"]
+__all__ = [
+    "Inputs",
+    "ResultOrigins",
+    "collect_inputs",
+    "futures_in",
+    "futures_to_states",
+    "require",
+    "resolve_inputs",
+]
 
 _UPSTREAMS: Final = Traversal(HeadraceFuture, State, FlowRun, TaskRun, hidden_by_opaque=(FlowRun, TaskRun))
 _FUTURES: Final = Traversal(HeadraceFuture)
@@ -216,6 +224,11 @@ def require(wait_for: Any) -> None:
         UpstreamTaskError: an upstream did not complete, and `allow_failure` does not allow that.
     """
     _UPSTREAMS.substitute(wait_for, _checked)
+
+
+def futures_in(value: Any) -> list[HeadraceFuture[Any]]:
+    """Every future in `value`, at any depth but inside `quote`."""
+    return _FUTURES.find(value)
 
 
 def futures_to_states(value: Any) -> Any:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace.core.verdicts import Verdict
     from headrace.runs import FlowRun, TaskRun
     from headrace.states import State
+    from headrace.task_runners import TaskRunner
 
 __all__ = ["Ops", "Upstream"]
 
@@ -80,6 +81,10 @@ class Ops(Protocol):
 
     async def wait(self, upstreams: Iterable[Upstream]) -> None:
         """Wait until every one has ended."""
+        ...
+
+    async def leave(self, runner: TaskRunner[Any], error: BaseException | None) -> None:
+        """End a task runner: what runs is waited for, what is queued is cancelled."""
         ...
 
     async def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -30,6 +30,11 @@ class Recorder(Protocol):
         """UUIDv7 of the sequence that entries are numbered in; new after a fork."""
         ...
 
+    @property
+    def last_seq(self) -> int:
+        """Sequence number of the newest entry; 0 before the first."""
+        ...
+
     def post(self, *entries: RecordEntry) -> int:
         """Record `entries`, in this order and without others between them.
 

@@ -1,0 +1,262 @@
+"""Where the code that runs now stands: in which flow run, task run, and under which tags.
+
+Everything is kept in context variables, so `asyncio.gather`, `asyncio.to_thread` and the threads of
+`submit` keep the run; a plain `threading.Thread` does not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from datetime import datetime
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+from headrace.exceptions import MissingContextError
+from headrace.upstreams import ResultOrigins
+
+if TYPE_CHECKING:
+    from headrace.flows import Flow
+    from headrace.runs import FlowRun, TaskRun
+    from headrace.task_runners import TaskRunner
+    from headrace.tasks import Task
+
+__all__ = ["FlowRunContext", "RunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"]
+
+_run: ContextVar[FlowRunContext | TaskRunContext | None] = ContextVar("headrace_run", default=None)
+_tags: ContextVar[TagsContext | None] = ContextVar("headrace_tags", default=None)
+
+
+def current_run() -> FlowRunContext | TaskRunContext | None:
+    """The innermost run, if there is one."""
+    return _run.get()
+
+
+class RunContext:
+    """A run whose body executes.
+
+    Attributes:
+        parent: the context of the run that called this one.
+        log_prints: whether `print` becomes a log line of the run.
+        persist_result: whether results are kept; None: where it can be done without asking.
+        limit_error: what the run's time limit raises, while one is set.
+        lost: why the run is not this process's any longer, or None.
+        run_ids: the run and all those around it, outermost first.
+    """
+
+    __slots__ = ("_token", "limit_error", "log_prints", "lost", "parent", "persist_result", "run_ids")
+
+    def __init__(
+        self,
+        run_id: str,
+        parent: FlowRunContext | TaskRunContext | None,
+        log_prints: bool,
+        persist_result: bool | None,
+    ) -> None:
+        self.parent = parent
+        self.run_ids: tuple[str, ...] = (run_id,) if parent is None else (*parent.run_ids, run_id)
+        self.log_prints = log_prints
+        self.persist_result = persist_result
+        self.limit_error: TimeoutError | None = None
+        self.lost: str | None = None
+        self._token: Token[FlowRunContext | TaskRunContext | None] | None = None
+
+    def __enter__(self) -> Self:
+        if self._token is not None:
+            raise RuntimeError("Context already entered. Context enter calls cannot be nested.")
+        self._token = _run.set(self)  # type: ignore[arg-type]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            raise RuntimeError("Asymmetric use of context. Context exit called without an enter.")
+        try:
+            _run.reset(token)
+        except ValueError:
+            # A coroutine or generator that was given up is closed by the garbage collector, in a context
+            # that never saw this run.
+            pass
+
+    def is_ended_by_outer_limit(self, error: BaseException) -> bool:
+        """Whether `error` comes from the time limit of a run around this one."""
+        context = self.parent
+        while context is not None:
+            if context.limit_error is not None and context.limit_error is error:
+                return True
+            context = context.parent
+        return False
+
+
+class FlowRunContext(RunContext):
+    """The flow run whose body executes.
+
+    Attributes:
+        flow: the flow.
+        flow_run: the run.
+        parameters: what the body was called with; the raw arguments until they are validated.
+        origins: which run made a value, for the results of this run's children.
+    """
+
+    __slots__ = ("_counts", "_lock", "_runner", "flow", "flow_run", "origins", "parameters")
+
+    def __init__(
+        self,
+        flow: Flow[..., Any],
+        flow_run: FlowRun,
+        parameters: Mapping[str, Any],
+        *,
+        parent: FlowRunContext | TaskRunContext | None = None,
+        log_prints: bool = False,
+        persist_result: bool | None = None,
+    ) -> None:
+        super().__init__(flow_run.id, parent, log_prints, persist_result)
+        self.flow = flow
+        self.flow_run = flow_run
+        self.parameters = parameters
+        self.origins = ResultOrigins()
+        self._counts: dict[str, count[int]] = {}
+        self._lock = threading.Lock()
+        self._runner: TaskRunner[Any] | None = None
+
+    @classmethod
+    def get(cls) -> FlowRunContext | None:
+        """The innermost flow run, also from inside a task; None outside of flows."""
+        context = _run.get()
+        while type(context) is TaskRunContext:
+            context = context.parent
+        return context  # type: ignore[return-value]
+
+    @property
+    def run(self) -> FlowRun:
+        """The flow run, by the name that both kinds of contexts have."""
+        return self.flow_run
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When the run first entered RUNNING."""
+        return self.flow_run.start_time
+
+    @property
+    def task_runner(self) -> TaskRunner[Any]:
+        """The run's own task runner, started by the first use."""
+        with self._lock:
+            if self._runner is None:
+                runner = self.flow.task_runner.duplicate()
+                runner.__enter__()
+                self._runner = runner
+            return self._runner
+
+    def take_runner(self) -> TaskRunner[Any] | None:
+        """Hand over the task runner to whoever ends it; None when it was never used."""
+        with self._lock:
+            runner, self._runner = self._runner, None
+            return runner
+
+    def next_key(self, key: str) -> str:
+        """How many calls with this key there were before, as text."""
+        counter = self._counts.get(key)
+        if counter is None:
+            counter = self._counts.setdefault(key, count())
+        return str(next(counter))
+
+
+class TaskRunContext(RunContext):
+    """The task run whose body executes.
+
+    Attributes:
+        task: the task.
+        task_run: the run.
+        parameters: what the body is called with; the raw arguments until they are resolved.
+        flow_context: the innermost flow run around it, or None.
+    """
+
+    __slots__ = ("flow_context", "parameters", "task", "task_run")
+
+    def __init__(
+        self,
+        task: Task[..., Any],
+        task_run: TaskRun,
+        parameters: Mapping[str, Any],
+        *,
+        parent: FlowRunContext | TaskRunContext | None = None,
+        flow_context: FlowRunContext | None = None,
+        log_prints: bool = False,
+        persist_result: bool | None = None,
+    ) -> None:
+        super().__init__(task_run.id, parent, log_prints, persist_result)
+        self.task = task
+        self.task_run = task_run
+        self.parameters = parameters
+        self.flow_context = flow_context
+
+    @classmethod
+    def get(cls) -> TaskRunContext | None:
+        """The innermost task run, also from inside a subflow that it called; None outside of tasks."""
+        context = _run.get()
+        while type(context) is FlowRunContext:
+            context = context.parent
+        return context  # type: ignore[return-value]
+
+    @property
+    def run(self) -> TaskRun:
+        """The task run, by the name that both kinds of contexts have."""
+        return self.task_run
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When the run first entered RUNNING."""
+        return self.task_run.start_time
+
+
+def get_run_context() -> FlowRunContext | TaskRunContext:
+    """The innermost flow or task run.
+
+    Raises:
+        MissingContextError: no flow or task runs here.
+    """
+    context = _run.get()
+    if context is None:
+        raise MissingContextError("No run context available. You are not in a flow or task run context.")
+    return context
+
+
+class TagsContext:
+    """The tags that runs started here get.
+
+    Attributes:
+        current_tags: all of them, those of the contexts around it included.
+    """
+
+    __slots__ = ("current_tags",)
+
+    def __init__(self, current_tags: frozenset[str] = frozenset()) -> None:
+        self.current_tags = current_tags
+
+    @classmethod
+    def get(cls) -> TagsContext:
+        """The tags in force; an empty set of them outside of every `tags()`."""
+        return _tags.get() or _NO_TAGS
+
+
+_NO_TAGS = TagsContext()
+
+
+@contextmanager
+def tags(*new_tags: str) -> Generator[set[str]]:
+    """Add tags to every flow and task run that starts inside.
+
+        with tags("nightly", "eu"):
+            load()
+
+    Yields:
+        All tags in force, those of outer `tags()` included.
+    """
+    united = TagsContext(TagsContext.get().current_tags.union(new_tags))
+    token = _tags.set(united)
+    try:
+        yield set(united.current_tags)
+    finally:
+        _tags.reset(token)

@@ -1,0 +1,257 @@
+"""What a flow run goes through, from its arguments to its final state."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from headrace.core.states import StateType
+from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
+from headrace.engine.hooks import run_hooks
+from headrace.engine.journal import Journal
+from headrace.engine.names import run_name
+from headrace.engine.tasks import Outcome
+from headrace.exceptions import Abort, ParameterTypeError, Pause, UpstreamTaskError
+from headrace.states import State, StateDetails, get_state_exception
+from headrace.upstreams import Inputs, futures_in, futures_to_states, resolve_inputs
+
+if TYPE_CHECKING:
+    from headrace.context import FlowRunContext
+    from headrace.engine.api import Ops
+
+__all__ = ["FlowCall", "run_flow"]
+
+_log = logging.getLogger("headrace.flow_runs")
+
+
+@dataclass(slots=True)
+class FlowCall:
+    """One call of a flow: everything that is known before it starts.
+
+    Attributes:
+        context: the run, the flow and the arguments as they were given.
+        inputs: what the arguments depend on.
+        wait_for: futures and states that must complete first, in any collection.
+    """
+
+    context: FlowRunContext
+    inputs: Inputs
+    wait_for: Any = None
+
+
+async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
+    """Take a flow run from its arguments to its final state, and have every step recorded.
+
+    Raises:
+        BaseException: execution was ended from outside (`SystemExit`, `KeyboardInterrupt`, SIGTERM,
+            cancellation); the run is CRASHED.
+        Abort: the run is not this process's any longer.
+    """
+    context = call.context
+    run = context.flow_run
+    journal = Journal(ops, run, StateDetails(flow_run_id=run.id))
+    with context:
+        try:
+            if run.state is None:
+                journal.begin(journal.make(StateType.PENDING, "Pending"))
+            outcome = await _prepare(ops, call, journal)
+            return outcome or await _attempts(ops, context, journal)
+        except (Abort, Pause):
+            raise
+        except BaseException as error:
+            await _crash(ops, context, journal, error)
+            raise
+
+
+async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None:
+    """Resolve and validate the arguments, and the name; gives an outcome when the body must not run."""
+    context = call.context
+    flow, run = context.flow, context.flow_run
+    try:
+        if call.inputs.waits_for:
+            journal.announce()
+            await ops.wait(call.inputs.waits_for)
+        if not call.inputs.as_they_are or call.wait_for is not None:
+            run.parameters = context.parameters = resolve_inputs(context.parameters, call.wait_for)
+        if flow.should_validate_parameters:
+            run.parameters = context.parameters = _validated(context)
+        if flow.flow_run_name is not None:
+            run.name = await run_name(ops, "flow_run_name", flow.flow_run_name, context.parameters)
+            if not journal.is_unrecorded:
+                ops.update_run(run)
+    except UpstreamTaskError as error:
+        state = journal.enter(journal.make(StateType.PENDING, "NotReady", str(error)))
+        return Outcome(state, error=error)
+    except ParameterTypeError as error:
+        message = f"Validation of flow parameters failed with error: {error}"
+        return await _finish(
+            ops, context, journal, Ending(StateType.FAILED, "Failed", message, error, error=error)
+        )
+    except Exception as error:
+        return await _finish(ops, context, journal, ending_of_error(error, "Flow", None))
+    return None
+
+
+def _validated(context: FlowRunContext) -> Mapping[str, Any]:
+    return context.flow.validate_parameters(context.parameters)
+
+
+async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outcome:
+    flow, run = context.flow, context.flow_run
+    args, kwargs = flow.binder.arguments(context.parameters)
+    _log.info("Beginning flow run %r for flow %r", run.name, flow.name)
+    while True:
+        name = "Retrying" if run.run_count else "Running"
+        running = await journal.propose(journal.make(StateType.RUNNING, name))
+        if not running.is_running():
+            return _refused(running)
+        await run_hooks(ops, _log, flow.on_running_hooks, flow, run, running)
+        ending = await _attempt(ops, context, args, kwargs)
+        if ending.type is StateType.FAILED and run.run_count <= flow.retries:
+            await _await_retry(ops, context, journal, ending)
+            continue
+        outcome = await _finish(ops, context, journal, ending)
+        if not outcome.state.is_scheduled():
+            return outcome
+        # The server had the run retried, by a policy that this process does not know.
+        await ops.sleep(_seconds_until(ops, outcome.state))
+
+
+def _refused(state: State[Any]) -> Outcome:
+    """The server has put another state in place of RUNNING: the body must not run."""
+    if state.is_completed():
+        return Outcome(state, state.data)
+    if state.is_final():
+        return Outcome(state, error=get_state_exception(state))
+    raise Pause(f"The flow run is to stay {state.name}.", state=state)
+
+
+def _seconds_until(ops: Ops, state: State[Any]) -> float:
+    time = state.state_details.scheduled_time
+    return max(0.0, time.timestamp() - ops.now() / 1_000_000) if time else 0.0
+
+
+async def _attempt(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: dict[str, Any]) -> Ending:
+    """Run the body once, up to the point where nothing that it started runs any longer."""
+    flow = context.flow
+    seconds = flow.timeout_seconds
+    own_limit: TimeoutError | None = None
+    try:
+        if not seconds:
+            value = await _body(ops, context, args, kwargs)
+        else:
+            own_limit = context.limit_error = limit_error("Flow", seconds)
+            async with ops.limit(seconds, own_limit):
+                value = await _body(ops, context, args, kwargs)
+        ending = ending_of_value(value)
+    except Exception as error:
+        if error is not own_limit and context.is_ended_by_outer_limit(error):
+            raise
+        ending = ending_of_error(error, "Flow", own_limit)
+    finally:
+        context.limit_error = None
+    await _leave_runner(ops, context, ending.error)
+    return ending
+
+
+async def _body(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """What the body returns, its futures waited for and replaced by states."""
+    flow = context.flow
+    value = flow.fn(*args, **kwargs)
+    if flow.isgenerator:
+        value = await ops.drain(value)
+    elif flow.is_coroutine or type(value) is CoroutineType:
+        value = await ops.finish(value)
+    if type(value) in (GeneratorType, AsyncGeneratorType):
+        value = await ops.drain(value)
+    futures = futures_in(value)
+    if futures:
+        await ops.wait(futures)
+        value = futures_to_states(value)
+    return value
+
+
+async def _leave_runner(ops: Ops, context: FlowRunContext, error: BaseException | None) -> None:
+    runner = context.take_runner()
+    if runner is not None:
+        if error is not None and not isinstance(error, Exception):
+            runner.cancel_all()
+        await ops.leave(runner, error)
+
+
+async def _await_retry(ops: Ops, context: FlowRunContext, journal: Journal, ending: Ending) -> None:
+    flow, run = context.flow, context.flow_run
+    delay = flow.retry_delay_seconds
+    _log.warning(
+        "%s - Retry %s/%s will start %s",
+        ending.message or "The flow run failed",
+        run.run_count,
+        flow.retries,
+        f"{delay:g} second(s) from now" if delay else "immediately",
+        exc_info=ending.error,
+    )
+    if delay:
+        journal.enter(journal.make_scheduled("AwaitingRetry", delay, ending.message))
+        await ops.sleep(delay)
+
+
+async def _finish(ops: Ops, context: FlowRunContext, journal: Journal, ending: Ending) -> Outcome:
+    flow, run = context.flow, context.flow_run
+    if ending.by_hand is not None:
+        draft = journal.make_final(ending.by_hand, ending.data)
+    else:
+        draft = journal.make(ending.type, ending.name, ending.message, ending.data)
+    state = await journal.propose(draft)
+    if state.is_scheduled():
+        return Outcome(state)
+    await ops.settle(run)
+    _log_end(state, ending)
+    if state.is_completed():
+        await run_hooks(ops, _log, flow.on_completion_hooks, flow, run, state)
+    elif state.is_failed():
+        await run_hooks(ops, _log, flow.on_failure_hooks, flow, run, state)
+    elif state.is_cancelling():
+        await run_hooks(ops, _log, flow.on_cancellation_hooks, flow, run, state)
+    return _outcome(state, ending)
+
+
+def _log_end(state: State[Any], ending: Ending) -> None:
+    if state.is_completed():
+        _log.info("Finished in state %s", state)
+    else:
+        _log.error("Finished in state %s", state, exc_info=ending.error)
+
+
+def _outcome(state: State[Any], ending: Ending) -> Outcome:
+    """What a caller is given that did not ask for the state."""
+    if ending.error is not None:
+        return Outcome(state, error=ending.error)
+    if ending.is_collection:
+        return Outcome(state, ending.value)
+    try:
+        return Outcome(state, state.result(_sync=True))
+    except BaseException as error:
+        return Outcome(state, error=error)
+
+
+async def _crash(ops: Ops, context: FlowRunContext, journal: Journal, error: BaseException) -> None:
+    """End the children, then record that execution was ended from outside."""
+    flow, run = context.flow, context.flow_run
+    if run.state is not None and run.state.is_final():
+        return
+    runner = context.take_runner()
+    if runner is not None:
+        runner.cancel_all()
+        if not isinstance(error, GeneratorExit):
+            await ops.leave(runner, error)
+    if context.is_ended_by_outer_limit(error):
+        message = "Execution was ended by the timeout of an enclosing run."
+    else:
+        message = f"Execution was {ops.crash_message(error)}."
+    state = journal.enter(journal.make(StateType.CRASHED, "Crashed", message, error))
+    _log.error("Crash detected! %s", message)
+    if not isinstance(error, GeneratorExit):
+        await run_hooks(ops, _log, flow.on_crashed_hooks, flow, run, state)

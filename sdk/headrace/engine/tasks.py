@@ -1,0 +1,242 @@
+"""What a task run goes through, from its arguments to its final state."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from headrace.core.states import StateType
+from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
+from headrace.engine.hooks import run_hooks
+from headrace.engine.journal import Journal
+from headrace.engine.names import run_name
+from headrace.engine.retries import retry_allowed, retry_delay
+from headrace.exceptions import Abort, Pause, UpstreamTaskError
+from headrace.states import State, StateDetails
+from headrace.upstreams import Inputs, resolve_inputs
+
+if TYPE_CHECKING:
+    from headrace.context import TaskRunContext
+    from headrace.engine.api import Ops
+    from headrace.runs import TaskRun
+    from headrace.tasks import Task
+
+__all__ = ["Outcome", "TaskCall", "announce", "cancel_unstarted", "run_task"]
+
+_log = logging.getLogger("headrace.task_runs")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        state: the newest state of the run.
+        value: what a caller is given that did not ask for the state.
+        error: what is raised for such a caller, in place of a value.
+    """
+
+    state: State[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class TaskCall:
+    """One call of a task: everything that is known before it starts.
+
+    Attributes:
+        context: the run, the task and the arguments as they were given.
+        inputs: what the arguments depend on.
+        wait_for: futures and states that must complete first, in any collection.
+    """
+
+    context: TaskRunContext
+    inputs: Inputs
+    wait_for: Any = None
+
+    @property
+    def run(self) -> TaskRun:
+        """The task run."""
+        return self.context.task_run
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the body can be given the arguments as they are."""
+        return self.inputs.as_they_are and self.wait_for is None
+
+
+async def run_task(ops: Ops, call: TaskCall) -> Outcome:
+    """Take a task run from its arguments to its final state, and have every step recorded.
+
+    Raises:
+        BaseException: execution was ended from outside (`SystemExit`, `KeyboardInterrupt`, SIGTERM,
+            cancellation); the run is CRASHED.
+    """
+    context = call.context
+    run = context.task_run
+    journal = _journal(ops, run)
+    with context:
+        try:
+            if run.state is None:
+                journal.begin(journal.make(StateType.PENDING, "Pending"))
+            if call.is_ready and context.task.task_run_name is None:
+                return await _attempts(ops, context, journal)
+            outcome = await _prepare(ops, call, journal)
+            return outcome or await _attempts(ops, context, journal)
+        except (Abort, Pause):
+            raise
+        except BaseException as error:
+            _crash(ops, context, journal, error)
+            raise
+
+
+async def _prepare(ops: Ops, call: TaskCall, journal: Journal) -> Outcome | None:
+    """Resolve the arguments and the name; gives an outcome when the body must not run."""
+    context = call.context
+    task, run = context.task, context.task_run
+    try:
+        if call.inputs.waits_for:
+            journal.announce()
+            await ops.wait(call.inputs.waits_for)
+        if not call.is_ready:
+            run.parameters = context.parameters = resolve_inputs(context.parameters, call.wait_for)
+        if task.task_run_name is not None:
+            run.name = await run_name(ops, "task_run_name", task.task_run_name, context.parameters)
+            if not journal.is_unrecorded:
+                ops.update_run(run)
+    except UpstreamTaskError as error:
+        state = journal.make(StateType.PENDING, "NotReady", str(error))
+        return Outcome(journal.enter(state), error=error)
+    except Exception as error:
+        ending = ending_of_error(error, "Task", None)
+        return await _finish(ops, context, journal, ending, _draft(journal, ending))
+    return None
+
+
+async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outcome:
+    task, run = context.task, context.task_run
+    args, kwargs = task.binder.arguments(context.parameters)
+    while True:
+        name = "Retrying" if run.run_count else "Running"
+        running = journal.enter(journal.make(StateType.RUNNING, name))
+        if task.on_running_hooks:
+            await run_hooks(ops, _log, task.on_running_hooks, task, run, running)
+        ending = await _attempt(ops, context, args, kwargs)
+        draft = _draft(journal, ending)
+        if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
+            continue
+        return await _finish(ops, context, journal, ending, draft)
+
+
+async def _attempt(ops: Ops, context: TaskRunContext, args: list[Any], kwargs: dict[str, Any]) -> Ending:
+    task = context.task
+    seconds = task.timeout_seconds
+    own_limit: TimeoutError | None = None
+    try:
+        if not seconds:
+            value = task.fn(*args, **kwargs)
+            if task.is_coroutine:
+                value = await value
+            elif type(value) is CoroutineType or task.isgenerator:
+                value = await _finished(ops, task, value)
+        else:
+            own_limit = context.limit_error = limit_error("Task", seconds)
+            async with ops.limit(seconds, own_limit):
+                value = task.fn(*args, **kwargs)
+                value = await _finished(ops, task, value)
+    except Exception as error:
+        if error is not own_limit and context.is_ended_by_outer_limit(error):
+            raise
+        return ending_of_error(error, "Task", own_limit)
+    finally:
+        context.limit_error = None
+    return ending_of_value(value)
+
+
+async def _finished(ops: Ops, task: Task[..., Any], value: Any) -> Any:
+    """What a body gives, for one that has still to be awaited or iterated over."""
+    if task.isgenerator:
+        return await ops.drain(value)
+    if task.is_coroutine or type(value) is CoroutineType:
+        return await ops.finish(value)
+    return value
+
+
+def _draft(journal: Journal, ending: Ending) -> State[Any]:
+    """The state that the run would end in, not entered yet."""
+    if ending.by_hand is not None:
+        return journal.make_final(ending.by_hand, ending.data)
+    return journal.make(ending.type, ending.name, ending.message, ending.data)
+
+
+async def _retries(
+    ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, failed: State[Any]
+) -> bool:
+    """Whether there is another attempt; if so, the wait for it is over."""
+    task, run = context.task, context.task_run
+    if run.run_count > task.retries or not await retry_allowed(ops, _log, task, run, failed):
+        return False
+    delay = retry_delay(task, run.run_count)
+    _log.warning(
+        "%s - Retry %s/%s will start %s",
+        failed.message or f"Task run failed: {failed}",
+        run.run_count,
+        task.retries,
+        f"{delay:g} second(s) from now" if delay else "immediately",
+        exc_info=ending.error,
+    )
+    if delay:
+        journal.enter(journal.make_scheduled("AwaitingRetry", delay, failed.message))
+        await ops.sleep(delay)
+    return True
+
+
+async def _finish(
+    ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, draft: State[Any]
+) -> Outcome:
+    task, run = context.task, context.task_run
+    state = journal.enter(draft)
+    if state.type is StateType.COMPLETED:
+        _log.debug("Finished in state %s", state)
+        if context.flow_context is not None:
+            context.flow_context.origins.remember(ending.value, run.id)
+        if task.on_completion_hooks:
+            await run_hooks(ops, _log, task.on_completion_hooks, task, run, state)
+    else:
+        _log.error("Finished in state %s", state, exc_info=ending.error)
+        if state.type is StateType.FAILED and task.on_failure_hooks:
+            await run_hooks(ops, _log, task.on_failure_hooks, task, run, state)
+    return Outcome(state, ending.value, ending.error)
+
+
+def _crash(ops: Ops, context: TaskRunContext, journal: Journal, error: BaseException) -> None:
+    """Record that execution was ended from outside, unless the run has ended already."""
+    state = context.task_run.state
+    if state is not None and state.is_final():
+        return
+    if context.is_ended_by_outer_limit(error):
+        message = "Execution was ended by the timeout of an enclosing run."
+    else:
+        message = f"Execution was {ops.crash_message(error)}."
+    journal.enter(journal.make(StateType.CRASHED, "Crashed", message, error))
+    _log.error("Crash detected! %s", message)
+
+
+def announce(ops: Ops, call: TaskCall) -> None:
+    """Record the run PENDING, before anybody runs it."""
+    journal = _journal(ops, call.run)
+    journal.begin(journal.make(StateType.PENDING, "Pending"))
+    journal.announce()
+
+
+def cancel_unstarted(ops: Ops, call: TaskCall, message: str) -> State[Any]:
+    """End a run CANCELLED whose body was never entered."""
+    journal = _journal(ops, call.run)
+    return journal.enter(journal.make(StateType.CANCELLED, "Cancelled", message))
+
+
+def _journal(ops: Ops, run: TaskRun) -> Journal:
+    return Journal(ops, run, StateDetails(flow_run_id=run.flow_run_id, task_run_id=run.id))

@@ -1,0 +1,95 @@
+"""The lease of a run that was started in this process, and the wish of others that the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from headrace.exceptions import TerminationSignal
+from headrace.recorder import get_recorder
+
+if TYPE_CHECKING:
+    from headrace.context import RunContext
+    from headrace.runs import FlowRun, TaskRun
+
+__all__ = ["owning", "owning_if_root", "terminating", "terminating_loop"]
+
+
+@contextmanager
+def owning(run: FlowRun | TaskRun, context: RunContext) -> Generator[None]:
+    """While inside, the lease of `run` is renewed; `context` learns when it has been lost."""
+
+    def lost(reason: str) -> None:
+        context.lost = reason
+
+    recorder = get_recorder()
+    recorder.begin_owner(run.owner.run_id, run.owner.attempt, run.owner.fence, lost)
+    try:
+        yield
+    finally:
+        recorder.end_owner(run.owner.run_id)
+
+
+def owning_if_root(run: FlowRun | TaskRun, context: RunContext) -> AbstractContextManager[None]:
+    """`owning`, for a run that was called by no other."""
+    return owning(run, context) if context.parent is None else nullcontext()
+
+
+def _takes_sigterm() -> bool:
+    """Whether SIGTERM can and should be taken: on the main thread, when nobody else has."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+
+
+@contextmanager
+def terminating() -> Generator[None]:
+    """While inside, SIGTERM raises `TerminationSignal` wherever the main thread is."""
+    if not _takes_sigterm():
+        yield
+        return
+
+    def raise_signal(signum: int, _: FrameType | None) -> None:
+        raise TerminationSignal(signum)
+
+    signal.signal(signal.SIGTERM, raise_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def terminating_loop() -> Generator[None]:
+    """While inside, SIGTERM cancels the calling task, and comes out of here as `TerminationSignal`."""
+    task = asyncio.current_task()
+    if task is None or not _takes_sigterm():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    received: list[int] = []
+
+    def cancel() -> None:
+        received.append(signal.SIGTERM)
+        task.cancel(msg=TERMINATED)
+
+    loop.add_signal_handler(signal.SIGTERM, cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        task.uncancel()
+        raise TerminationSignal(received[0]) from None
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+TERMINATED = "terminated"
+"""The message with which a task is cancelled because of SIGTERM."""

@@ -1,0 +1,359 @@
+"""Flows: functions whose calls are recorded as flow runs, with everything that they call.
+
+@flow(retries=1, log_prints=True)
+def nightly(day: date) -> int: ...
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+
+from typing_extensions import TypeVar as DefaultTypeVar
+
+from headrace.decorated import (
+    Decorated,
+    Hook,
+    callable_name,
+    check_name,
+    code_of,
+    hook_list,
+    positive_timeout,
+)
+from headrace.runs import RunPolicy
+from headrace.settings import get_current_settings
+
+if TYPE_CHECKING:
+    from headrace.states import State
+    from headrace.task_runners import TaskRunner
+    from headrace.validation import Validator
+
+__all__ = ["Flow", "flow"]
+
+P = ParamSpec("P")
+R = DefaultTypeVar("R", default=Any, covariant=True)
+H = TypeVar("H", bound=Hook)
+
+FlowRunName = str | Callable[..., str]
+"""A format string over the parameters, or a function that gives the name."""
+
+
+class _Unset:
+    """The value of an option that was not given."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_UNSET: Final[Any] = _Unset()
+
+
+class Flow(Decorated[P, R]):
+    """A function whose calls are recorded as flow runs.
+
+    Made by the `flow` decorator, whose arguments are described there.
+
+    Attributes:
+        fn: the function itself; calling it makes no run.
+        name: what people see.
+        isasync: whether it has to be awaited.
+        isgenerator: whether it yields values.
+        should_validate_parameters: whether arguments are checked against the annotations.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        flow_run_name: FlowRunName | None = None,
+        retries: int | None = None,
+        retry_delay_seconds: float | None = None,
+        task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
+        description: str | None = None,
+        timeout_seconds: float | None = None,
+        validate_parameters: bool = True,
+        persist_result: bool | None = None,
+        log_prints: bool | None = None,
+        on_completion: list[Hook] | None = None,
+        on_failure: list[Hook] | None = None,
+        on_cancellation: list[Hook] | None = None,
+        on_crashed: list[Hook] | None = None,
+        on_running: list[Hook] | None = None,
+    ) -> None:
+        self._adopt(fn)
+        settings = get_current_settings()
+        self.name = check_name(name or _default_name(self.fn))
+        self._version = version
+        self.flow_run_name = _checked_run_name(flow_run_name)
+        self.retries = settings.flows_default_retries if retries is None else _count(retries)
+        if retry_delay_seconds is None:
+            retry_delay_seconds = settings.flows_default_retry_delay_seconds
+        self.retry_delay_seconds = _seconds(retry_delay_seconds)
+        self._task_runner = task_runner() if isinstance(task_runner, type) else task_runner
+        self.description = description or inspect.getdoc(self.fn)
+        self.timeout_seconds = positive_timeout(timeout_seconds)
+        self.should_validate_parameters = validate_parameters
+        self.persist_result = persist_result
+        self.log_prints = log_prints
+        self.on_completion_hooks = hook_list("on_completion", on_completion, "flow")
+        self.on_failure_hooks = hook_list("on_failure", on_failure, "flow")
+        self.on_cancellation_hooks = hook_list("on_cancellation", on_cancellation, "flow")
+        self.on_crashed_hooks = hook_list("on_crashed", on_crashed, "flow")
+        self.on_running_hooks = hook_list("on_running", on_running, "flow")
+        self.policy: RunPolicy | None = None
+        if self.retries or self.timeout_seconds:
+            delays = (self.retry_delay_seconds,) if self.retry_delay_seconds else ()
+            self.policy = RunPolicy(self.retries, delays, 0.0, self.timeout_seconds)
+        self._validator: Validator | None = None
+
+    @property
+    def version(self) -> str | None:
+        """What was given, else a hash of the file that the function stands in, else None."""
+        if self._version is None:
+            code = code_of(self.fn)
+            return _file_hash(code.co_filename) if code else None
+        return self._version
+
+    @property
+    def task_runner(self) -> TaskRunner[Any]:
+        """What runs the submitted tasks; each run of the flow uses a duplicate of its own."""
+        if self._task_runner is None:
+            from headrace.task_runners import ThreadPoolTaskRunner
+
+            self._task_runner = ThreadPoolTaskRunner()
+        return self._task_runner
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """JSON schema of the parameters; a type that has none accepts anything."""
+        return self._own_validator().schema()
+
+    def validate_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the body receives them: checked against the annotations, and coerced.
+
+        Args:
+            parameters: all of them, by parameter name.
+
+        Raises:
+            ParameterTypeError: some do not fit; it names each one.
+        """
+        return self._own_validator().validate(parameters)
+
+    def _own_validator(self) -> Validator:
+        # Made by the first call, when all names that annotations refer to exist.
+        if self._validator is None:
+            from headrace.validation import Validator
+
+            self._validator = Validator(self.fn, self.binder.signature)
+        return self._validator
+
+    @overload
+    def __call__(
+        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[Any]: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
+    ) -> R: ...
+    def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+        """Run the flow here and now; a coroutine function must be awaited.
+
+        Called in a flow or task, it makes a subflow run.
+
+        Args:
+            return_state: give the final state of the run; nothing is raised for a run that failed.
+            wait_for: futures and states that must complete first, in any collection.
+
+        Raises:
+            ParameterBindError: the arguments do not fit; no run is made.
+            ParameterTypeError: a value does not fit its annotation; the run is FAILED.
+            UpstreamTaskError: something that the flow depends on did not complete.
+            Exception: what the body raised.
+        """
+        from headrace.execution import api
+
+        parameters = self.binder.bind(args, kwargs)
+        if self.isgenerator:
+            return api.iterate_flow(self, parameters, return_state, wait_for)
+        if self.isasync:
+            return api.call_flow_async(self, parameters, return_state, wait_for)
+        return api.call_flow(self, parameters, return_state, wait_for)
+
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        flow_run_name: FlowRunName | None = _UNSET,
+        retries: int | None = _UNSET,
+        retry_delay_seconds: float | None = _UNSET,
+        task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
+        description: str | None = None,
+        timeout_seconds: float | None = _UNSET,
+        validate_parameters: bool | None = None,
+        persist_result: bool | None = _UNSET,
+        log_prints: bool | None = _UNSET,
+        on_completion: list[Hook] | None = None,
+        on_failure: list[Hook] | None = None,
+        on_cancellation: list[Hook] | None = None,
+        on_crashed: list[Hook] | None = None,
+        on_running: list[Hook] | None = None,
+    ) -> Flow[P, R]:
+        """A new flow of the same function, with other options; those not given stay as they are."""
+        plain: dict[str, tuple[Any, Any]] = {
+            "name": (name, self.name),
+            "version": (version, self._version),
+            "task_runner": (task_runner, self._task_runner),
+            "description": (description, self.description),
+            "validate_parameters": (validate_parameters, self.should_validate_parameters),
+            "on_completion": (on_completion, self.on_completion_hooks),
+            "on_failure": (on_failure, self.on_failure_hooks),
+            "on_cancellation": (on_cancellation, self.on_cancellation_hooks),
+            "on_crashed": (on_crashed, self.on_crashed_hooks),
+            "on_running": (on_running, self.on_running_hooks),
+        }
+        nullable: dict[str, tuple[Any, Any]] = {
+            "flow_run_name": (flow_run_name, self.flow_run_name),
+            "retries": (retries, self.retries),
+            "retry_delay_seconds": (retry_delay_seconds, self.retry_delay_seconds),
+            "timeout_seconds": (timeout_seconds, self.timeout_seconds),
+            "persist_result": (persist_result, self.persist_result),
+            "log_prints": (log_prints, self.log_prints),
+        }
+        options = {key: held if given is None else given for key, (given, held) in plain.items()}
+        options |= {key: held if given is _UNSET else given for key, (given, held) in nullable.items()}
+        return self._again(Flow, **options)
+
+    def on_completion(self, fn: H) -> H:
+        """Call `fn(flow, flow_run, state)` when a run has completed."""
+        self.on_completion_hooks.append(fn)
+        return fn
+
+    def on_failure(self, fn: H) -> H:
+        """Call `fn(flow, flow_run, state)` when a run has failed for good."""
+        self.on_failure_hooks.append(fn)
+        return fn
+
+    def on_cancellation(self, fn: H) -> H:
+        """Call `fn(flow, flow_run, state)` when a run is being cancelled."""
+        self.on_cancellation_hooks.append(fn)
+        return fn
+
+    def on_crashed(self, fn: H) -> H:
+        """Call `fn(flow, flow_run, state)` when a run has crashed."""
+        self.on_crashed_hooks.append(fn)
+        return fn
+
+    def on_running(self, fn: H) -> H:
+        """Call `fn(flow, flow_run, state)` at each entry into RUNNING."""
+        self.on_running_hooks.append(fn)
+        return fn
+
+
+def _default_name(fn: Callable[..., Any]) -> str:
+    name = callable_name(fn)
+    return "unknown-lambda" if name == "<lambda>" else name.replace("_", "-")
+
+
+@functools.lru_cache(maxsize=256)
+def _file_hash(path: str) -> str | None:
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return None
+
+
+def _count(retries: Any) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        raise TypeError(f"'retries' must be an integer, not {retries!r}")
+    if retries < 0:
+        raise ValueError(f"'retries' must not be negative, got {retries}")
+    return retries
+
+
+def _seconds(delay: Any) -> float:
+    if isinstance(delay, bool) or not isinstance(delay, (int, float)):
+        raise TypeError(
+            f"'retry_delay_seconds' of a flow must be one number of seconds, not {delay!r}; lists are for tasks."
+        )
+    if delay < 0:
+        raise ValueError(f"'retry_delay_seconds' must not be negative, got {delay!r}")
+    return delay
+
+
+def _checked_run_name(template: FlowRunName | None) -> FlowRunName | None:
+    if template is not None and not isinstance(template, str) and not callable(template):
+        raise TypeError(
+            f"Expected string or callable for 'flow_run_name'; got {type(template).__name__} instead."
+        )
+    return template
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    fn: None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    flow_run_name: FlowRunName | None = None,
+    retries: int | None = None,
+    retry_delay_seconds: float | None = None,
+    task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
+    description: str | None = None,
+    timeout_seconds: float | None = None,
+    validate_parameters: bool = True,
+    persist_result: bool | None = None,
+    log_prints: bool | None = None,
+    on_completion: list[Hook] | None = None,
+    on_failure: list[Hook] | None = None,
+    on_cancellation: list[Hook] | None = None,
+    on_crashed: list[Hook] | None = None,
+    on_running: list[Hook] | None = None,
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: Any = None, /, **options: Any) -> Any:
+    """Make a flow of a function; used bare or with options.
+
+    Args:
+        fn: the function: plain, a coroutine function, a generator, a method, or anything callable.
+        name: what people see; default: the function's name with dashes.
+        version: any text; default: a hash of the source file.
+        flow_run_name: name of each run: a format string over the parameters, or a function without
+            arguments or with one called `parameters`. Default: two random words.
+        retries: attempts after the first; default: setting `flows.default_retries`.
+        retry_delay_seconds: wait before each retry, one number.
+        task_runner: runs what is submitted; default: `ThreadPoolTaskRunner()`.
+        description: default: the function's documentation.
+        timeout_seconds: limit of one attempt; None or 0 for none.
+        validate_parameters: check arguments against the annotations, and coerce them, as pydantic does.
+        persist_result: True: a result that cannot be recorded is warned about; False: never record it;
+            None: as the calling run does.
+        log_prints: make log lines of what the body prints; None: as the calling run does.
+        on_completion: hooks, called with the flow, its run and the state.
+        on_failure: hooks, called when the run has failed for good.
+        on_cancellation: hooks, called when the run is being cancelled.
+        on_crashed: hooks, called when the run has crashed.
+        on_running: hooks, called at each entry into RUNNING.
+
+    Raises:
+        InvalidNameError: the name holds one of `/ % & > <`.
+        ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
+        TypeError: an option has the wrong type.
+        ValueError: an option is out of range.
+    """
+    if fn is None:
+        return lambda fn: Flow(fn, **options)
+    if not (callable(fn) or isinstance(fn, (classmethod, staticmethod))):
+        hint = f": write @flow(name={fn!r})" if isinstance(fn, str) else ""
+        raise TypeError(f"flow() takes a function or options by keyword, not {fn!r}{hint}.")
+    return Flow(fn, **options)

@@ -1,0 +1,405 @@
+"""Tasks: the steps of flows.
+
+@task(retries=3, retry_delay_seconds=[1, 10])
+def fetch(url: str) -> bytes: ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+
+from typing_extensions import TypeVar as DefaultTypeVar
+
+from headrace.context import FlowRunContext
+from headrace.core.retry import Delays, exponential_backoff, normal_delays, valid_jitter_factor
+from headrace.decorated import Decorated, Hook, callable_name, code_of, hook_list, positive_timeout
+from headrace.engine.codehash import code_hash
+from headrace.runs import RunPolicy
+from headrace.settings import get_current_settings
+
+if TYPE_CHECKING:
+    from headrace.futures import HeadraceFuture, HeadraceFutureList
+    from headrace.runs import TaskRun
+    from headrace.states import State
+
+__all__ = ["Task", "exponential_backoff", "task"]
+
+P = ParamSpec("P")
+R = DefaultTypeVar("R", default=Any, covariant=True)
+T = TypeVar("T")
+H = TypeVar("H", bound=Hook)
+
+RetryCondition = Callable[["Task[..., Any]", "TaskRun", "State[Any]"], Any]
+"""Says whether a failed attempt is followed by another: called with the task, its run and the state in which
+the run would end. Plain or async."""
+
+TaskRunName = str | Callable[..., str]
+"""A format string over the parameters, or a function that gives the name."""
+
+
+class _Unset:
+    """The value of an option that was not given."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_UNSET: Final[Any] = _Unset()
+
+
+class Task(Decorated[P, R]):
+    """A function whose calls are recorded as task runs.
+
+    Made by the `task` decorator, whose arguments are described there.
+
+    Attributes:
+        fn: the function itself; calling it makes no run.
+        name: what people see.
+        task_key: identity of the task's code: its name and a hash of what it does.
+        isasync: whether it has to be awaited.
+        isgenerator: whether it yields values.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        version: str | None = None,
+        task_run_name: TaskRunName | None = None,
+        retries: int | None = None,
+        retry_delay_seconds: Delays | None = None,
+        retry_jitter_factor: float | None = None,
+        retry_condition_fn: RetryCondition | None = None,
+        persist_result: bool | None = None,
+        timeout_seconds: float | None = None,
+        log_prints: bool | None = None,
+        on_completion: list[Hook] | None = None,
+        on_failure: list[Hook] | None = None,
+        on_running: list[Hook] | None = None,
+    ) -> None:
+        self._adopt(fn)
+        settings = get_current_settings()
+        self.name = name or callable_name(self.fn)
+        self.description = description or inspect.getdoc(self.fn)
+        self.tags = _tag_set(tags)
+        self.version = version
+        self.task_run_name = _checked_run_name(task_run_name)
+        self.retries = settings.tasks_default_retries if retries is None else _count(retries)
+        if retry_delay_seconds is None:
+            retry_delay_seconds = settings.tasks_default_retry_delay_seconds
+        self.retry_delays = normal_delays(retry_delay_seconds, self.retries)
+        self.retry_jitter_factor = retry_jitter_factor
+        jitter = valid_jitter_factor(retry_jitter_factor)
+        self.retry_condition_fn = _checked_condition(retry_condition_fn)
+        self.persist_result = persist_result
+        self.timeout_seconds = positive_timeout(timeout_seconds)
+        self.log_prints = log_prints
+        self.on_completion_hooks = hook_list("on_completion", on_completion, "task")
+        self.on_failure_hooks = hook_list("on_failure", on_failure, "task")
+        self.on_running_hooks = hook_list("on_running", on_running, "task")
+        self.task_key = f"{callable_name(self.fn)}-{code_hash(self.fn, code_of(self.fn))}"
+        self.policy: RunPolicy | None = None
+        if self.retries or self.timeout_seconds:
+            self.policy = RunPolicy(self.retries, self.retry_delays, jitter, self.timeout_seconds)
+
+    @property
+    def retry_delay_seconds(self) -> float | list[float]:
+        """Seconds before each retry: one number for all of them, or a list whose last item repeats."""
+        if len(self.retry_delays) > 1:
+            return list(self.retry_delays)
+        return self.retry_delays[0] if self.retry_delays else 0
+
+    @overload
+    def __call__(
+        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[Any]: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
+    ) -> R: ...
+    def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+        """Run the task here and now; a coroutine function must be awaited.
+
+        Args:
+            return_state: give the final state of the run; nothing is raised for a run that failed.
+            wait_for: futures and states that must complete first, in any collection.
+
+        Raises:
+            ParameterBindError: the arguments do not fit; no run is made.
+            UpstreamTaskError: something that the task depends on did not complete.
+            Exception: what the body raised.
+        """
+        from headrace.execution import api
+
+        parameters = self.binder.bind(args, kwargs)
+        if self.isgenerator:
+            return api.iterate_task(self, parameters, return_state, wait_for)
+        if self.isasync:
+            return api.call_task_async(self, parameters, return_state, wait_for)
+        return api.call_task(self, parameters, return_state, wait_for)
+
+    @overload
+    def submit(
+        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[Any]: ...
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> HeadraceFuture[T]: ...
+    @overload
+    def submit(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> HeadraceFuture[T]: ...
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any,
+        **kwargs: Any,
+    ) -> HeadraceFuture[T]: ...
+    @overload
+    def submit(
+        self: Task[P, T], *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
+    ) -> HeadraceFuture[T]: ...
+    def submit(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+        """Hand the task to the flow's task runner, and go on.
+
+        A plain call for both kinds of functions, in both kinds of flows.
+
+        Args:
+            return_state: wait for the run, and give its final state.
+            wait_for: futures and states that must complete first, in any collection.
+
+        Returns:
+            A future of the result.
+
+        Raises:
+            ParameterBindError: the arguments do not fit; no run is made.
+            RuntimeError: no flow runs here.
+        """
+        parameters = self.binder.bind(args, kwargs)
+        future = _runner("submit").submit(self, parameters, wait_for)
+        if not return_state:
+            return future
+        future.wait()
+        return future.state
+
+    @overload
+    def map(
+        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> list[State[Any]]: ...
+    @overload
+    def map(
+        self: Task[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> HeadraceFutureList[T]: ...
+    @overload
+    def map(
+        self: Task[..., T],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> HeadraceFutureList[T]: ...
+    def map(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+        """Submit the task once for each item of its iterable arguments; `unmapped` ones go to every call.
+
+        Args:
+            return_state: wait for the runs, and give their final states.
+            wait_for: futures and states that must complete first, in any collection.
+
+        Returns:
+            The futures, in the order of the items.
+
+        Raises:
+            ParameterBindError: the arguments do not fit; no run is made.
+            MappingLengthMismatch: the iterables have different lengths.
+            MappingMissingIterable: there is nothing to spread.
+            RuntimeError: no flow runs here.
+        """
+        parameters = self.binder.bind_given(args, kwargs)
+        futures = _runner("map").map(self, parameters, wait_for)
+        if not return_state:
+            return futures
+        futures.wait()
+        return [future.state for future in futures]
+
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        version: str | None = None,
+        task_run_name: TaskRunName | None = _UNSET,
+        retries: int | None = _UNSET,
+        retry_delay_seconds: Delays | None = _UNSET,
+        retry_jitter_factor: float | None = _UNSET,
+        retry_condition_fn: RetryCondition | None = _UNSET,
+        persist_result: bool | None = _UNSET,
+        timeout_seconds: float | None = _UNSET,
+        log_prints: bool | None = _UNSET,
+        on_completion: list[Hook] | None = None,
+        on_failure: list[Hook] | None = None,
+        on_running: list[Hook] | None = None,
+    ) -> Task[P, R]:
+        """A new task of the same function, with other options; those not given stay as they are."""
+        retries = self.retries if retries is _UNSET else retries
+        changes: dict[str, Any] = {
+            "name": name,
+            "description": description,
+            "tags": tags,
+            "version": version,
+            "on_completion": on_completion,
+            "on_failure": on_failure,
+            "on_running": on_running,
+        }
+        current: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "tags": self.tags,
+            "version": self.version,
+            "on_completion": self.on_completion_hooks,
+            "on_failure": self.on_failure_hooks,
+            "on_running": self.on_running_hooks,
+        }
+        current |= {key: value for key, value in changes.items() if value is not None}
+        tristate: dict[str, tuple[Any, Any]] = {
+            "task_run_name": (task_run_name, self.task_run_name),
+            "retry_delay_seconds": (retry_delay_seconds, list(self.retry_delays)),
+            "retry_jitter_factor": (retry_jitter_factor, self.retry_jitter_factor),
+            "retry_condition_fn": (retry_condition_fn, self.retry_condition_fn),
+            "persist_result": (persist_result, self.persist_result),
+            "timeout_seconds": (timeout_seconds, self.timeout_seconds),
+            "log_prints": (log_prints, self.log_prints),
+        }
+        current |= {key: held if given is _UNSET else given for key, (given, held) in tristate.items()}
+        return self._again(Task, retries=retries, **current)
+
+    def on_completion(self, fn: H) -> H:
+        """Call `fn(task, task_run, state)` when a run has completed."""
+        self.on_completion_hooks.append(fn)
+        return fn
+
+    def on_failure(self, fn: H) -> H:
+        """Call `fn(task, task_run, state)` when a run has failed for good."""
+        self.on_failure_hooks.append(fn)
+        return fn
+
+    def on_running(self, fn: H) -> H:
+        """Call `fn(task, task_run, state)` at each entry into RUNNING."""
+        self.on_running_hooks.append(fn)
+        return fn
+
+
+def _runner(what: str) -> Any:
+    context = FlowRunContext.get()
+    if context is None:
+        raise RuntimeError(
+            f"Task.{what}() needs a running flow, whose task runner runs the task. Call it in a flow, or call the "
+            "task itself."
+        )
+    return context.task_runner
+
+
+def _tag_set(tags: Iterable[str] | None) -> frozenset[str]:
+    if isinstance(tags, str):
+        raise TypeError(f"'tags' must be a collection of strings, not the string {tags!r}")
+    return frozenset(tags or ())
+
+
+def _count(retries: Any) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        raise TypeError(f"'retries' must be an integer, not {retries!r}")
+    if retries < 0:
+        raise ValueError(f"'retries' must not be negative, got {retries}")
+    return retries
+
+
+def _checked_run_name(template: TaskRunName | None) -> TaskRunName | None:
+    if template is not None and not isinstance(template, str) and not callable(template):
+        raise TypeError(
+            f"Expected string or callable for 'task_run_name'; got {type(template).__name__} instead."
+        )
+    return template
+
+
+def _checked_condition(condition: RetryCondition | None) -> RetryCondition | None:
+    if condition is not None and not callable(condition):
+        raise TypeError(
+            f"Expected 'retry_condition_fn' to be callable, got {type(condition).__name__} instead."
+        )
+    return condition
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    fn: None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    tags: Iterable[str] | None = None,
+    version: str | None = None,
+    task_run_name: TaskRunName | None = None,
+    retries: int | None = None,
+    retry_delay_seconds: Delays | None = None,
+    retry_jitter_factor: float | None = None,
+    retry_condition_fn: RetryCondition | None = None,
+    persist_result: bool | None = None,
+    timeout_seconds: float | None = None,
+    log_prints: bool | None = None,
+    on_completion: list[Hook] | None = None,
+    on_failure: list[Hook] | None = None,
+    on_running: list[Hook] | None = None,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: Any = None, /, **options: Any) -> Any:
+    """Make a task of a function; used bare or with options.
+
+    Args:
+        fn: the function: plain, a coroutine function, a generator, a method, or anything callable.
+        name: what people see; default: the function's name.
+        description: default: the function's documentation.
+        tags: every run gets them, and those of `tags()` around the call.
+        version: any text.
+        task_run_name: name of each run: a format string over the parameters, e.g. `"load-{day:%Y}"`, or a
+            function without arguments or with one called `parameters`. Default: the task's name and three
+            characters.
+        retries: attempts after the first; default: setting `tasks.default_retries`.
+        retry_delay_seconds: wait before each retry: a number, a list whose last item repeats, or a
+            function such as `exponential_backoff(2)`.
+        retry_jitter_factor: spread the delays: 0.5 allows up to 1.5 times the delay.
+        retry_condition_fn: asked with the task, its run and the failed state whether to retry.
+        persist_result: True: a result that cannot be recorded is warned about; False: never record it;
+            None: as the calling run does.
+        timeout_seconds: limit of one attempt; None or 0 for none.
+        log_prints: make log lines of what the body prints; None: as the calling run does.
+        on_completion: hooks, called with the task, its run and the state.
+        on_failure: hooks, called when the run has failed for good.
+        on_running: hooks, called at each entry into RUNNING.
+
+    Raises:
+        ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
+        TypeError: an option has the wrong type.
+        ValueError: an option is out of range.
+    """
+    if fn is None:
+        return lambda fn: Task(fn, **options)
+    if isinstance(fn, str) or not (callable(fn) or isinstance(fn, (classmethod, staticmethod))):
+        raise TypeError(
+            f"task() takes a function or options by keyword, not {fn!r}: write @task(name={fn!r})."
+            if isinstance(fn, str)
+            else f"task() takes a function or options by keyword, not {fn!r}."
+        )
+    return Task(fn, **options)
