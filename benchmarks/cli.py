@@ -133,7 +133,8 @@ def _print(output: str, results: table.Results, facts: dict[str, str], own: str,
     for name, fact in facts.items():
         print(f"{name:>10}: {fact}")
     print()
-    print(table.as_table(results, own, peer))
+    if any(results.values()):
+        print(table.as_table(results, own, peer))
 
 
 def _say(line: str) -> None:

@@ -13,9 +13,18 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["BenchmarkError", "Program", "free_port", "running", "scratch_folder", "wait_until"]
+__all__ = [
+    "BenchmarkError",
+    "Program",
+    "free_port",
+    "running",
+    "scratch_folder",
+    "wait_until",
+    "wait_until_healthy",
+]
 
 _STOP_SECONDS = 20.0
+_TAIL_CHARACTERS = 2000
 _T = TypeVar("_T")
 
 
@@ -74,6 +83,23 @@ def running(
             process.wait()
 
 
+def wait_until_healthy(
+    process: subprocess.Popen[bytes], poll: Callable[[], _T | None], log: pathlib.Path, seconds: float
+) -> _T:
+    """Call `poll` until a server that was just started answers.
+
+    Raises:
+        BenchmarkError: it ended, or did not answer for `seconds`; with the end of its log.
+    """
+
+    def look() -> _T | None:
+        if process.poll() is not None:
+            raise BenchmarkError(f"the server ended with code {process.returncode}:\n{_tail(log)}")
+        return poll()
+
+    return wait_until(look, seconds, f"the server to be healthy ({log})")
+
+
 class Program:
     """A client program: one JSON command per line in, one JSON answer per line out."""
 
@@ -104,8 +130,7 @@ class Program:
         print(json.dumps({"work": work, **arguments}), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            tail = self._log.read_text(errors="replace")[-2000:]
-            raise BenchmarkError(f"the client program ended while it did {work!r}:\n{tail}")
+            raise BenchmarkError(f"the client program ended while it did {work!r}:\n{_tail(self._log)}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -121,3 +146,7 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _tail(log: pathlib.Path) -> str:
+    return log.read_text(errors="replace")[-_TAIL_CHARACTERS:]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from benchmarks.processes import free_port, running, wait_until
+from benchmarks.processes import free_port, running, wait_until_healthy
 from benchmarks.products.product import OWN_PYTHON, Amounts, Database, Product, Server
 from headrace.v1 import (
     log_pb2,
@@ -91,11 +91,8 @@ class Headrace(Product):
         environment = {**self.environment(home), "HEADRACE_API_URL": address}
         command = server_command(self.command, address, database)
         with running(command, environment, home / "server.log") as process:
-            wait_until(
-                lambda: healthy(pathlib.Path(environment["HEADRACE_HOME"])),
-                _START_SECONDS,
-                f"the server ({home / 'server.log'})",
-            )
+            home_folder = pathlib.Path(environment["HEADRACE_HOME"])
+            wait_until_healthy(process, lambda: healthy(home_folder), home / "server.log", _START_SECONDS)
             with grpc.insecure_channel(address) as channel:
                 yield HeadraceServer(process.pid, environment, home, channel)
 

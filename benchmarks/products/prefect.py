@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.processes import BenchmarkError, free_port, running, wait_until
+from benchmarks.processes import BenchmarkError, free_port, running, wait_until_healthy
 from benchmarks.products.product import Amounts, Database, Product, Server
 
 __all__ = ["Prefect", "install"]
@@ -126,7 +126,7 @@ class Prefect(Product):
         command = [self.command, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with running(command, environment, home / "server.log") as process:
             url = f"http://127.0.0.1:{port}/api"
-            wait_until(lambda: _healthy(url), _START_SECONDS, f"the server ({home / 'server.log'})", 0.02)
+            wait_until_healthy(process, lambda: _healthy(url), home / "server.log", _START_SECONDS)
             yield PrefectServer(process.pid, {**environment, "PREFECT_API_URL": url}, home)
 
 

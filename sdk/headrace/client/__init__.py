@@ -1,0 +1,39 @@
+"""Talking to a server: `get_client`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, overload
+
+if TYPE_CHECKING:
+    from headrace.client.api import HeadraceClient
+    from headrace.client.sync_client import SyncHeadraceClient
+    from headrace.settings import Settings
+
+__all__ = ["get_client"]
+
+
+@overload
+def get_client(
+    settings: Settings | None = None, *, sync_client: Literal[False] = False, start_server: bool = True
+) -> HeadraceClient: ...
+@overload
+def get_client(
+    settings: Settings | None = None, *, sync_client: Literal[True], start_server: bool = True
+) -> SyncHeadraceClient: ...
+def get_client(
+    settings: Settings | None = None, *, sync_client: bool = False, start_server: bool = True
+) -> HeadraceClient | SyncHeadraceClient:
+    """A client of the server that the settings name; open it with `async with`, the sync one with `with`.
+
+    Args:
+        settings: instead of those in force.
+        sync_client: a client whose methods block, for code without an event loop.
+        start_server: whether a server may be started for the address `auto` when none runs.
+    """
+    if sync_client:
+        from headrace.client.sync_client import SyncHeadraceClient
+
+        return SyncHeadraceClient(settings, start_server=start_server)
+    from headrace.client.api import HeadraceClient
+
+    return HeadraceClient(settings, start_server=start_server)

@@ -1,0 +1,194 @@
+"""The blocking client, written by `tools/clientgen.py` from `headrace.client.api`: change that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headrace.client.blocking import BlockingClient
+from headrace.core.limits import PAGE_SIZE_DEFAULT
+from headrace.v1 import admin_service_pb2 as admin
+from headrace.v1 import flow_service_pb2 as flows
+from headrace.v1 import log_service_pb2 as logs
+from headrace.v1 import record_service_pb2 as record
+from headrace.v1 import run_service_pb2 as runs
+from headrace.v1 import span_service_pb2 as spans
+from headrace.v1.flow_pb2 import Flow
+from headrace.v1.log_pb2 import LogEntry, LogFilter
+from headrace.v1.run_pb2 import Run, RunFilter, RunView
+from headrace.v1.span_pb2 import Span
+from headrace.v1.state_pb2 import State
+
+__all__ = ["SyncHeadraceClient"]
+
+
+class SyncHeadraceClient(BlockingClient):
+    """`HeadraceClient` for code without an event loop: a context manager whose methods block.
+
+    The calls run on an event loop in a thread of the client's own; any thread may use it.
+    """
+
+    def create_run(
+        self, request: runs.CreateRunRequest, *, timeout: float | None = None
+    ) -> runs.CreateRunResponse:
+        """Create a run, once per id and per idempotency key."""
+        return self._run(self._client.create_run(request, timeout=timeout))
+
+    def get_run(
+        self,
+        run_id: str,
+        *,
+        view: RunView.ValueType = RunView.RUN_VIEW_UNSPECIFIED,
+        timeout: float | None = None,
+    ) -> Run:
+        """The run with that id."""
+        return self._run(self._client.get_run(run_id, view=view, timeout=timeout))
+
+    def list_runs(
+        self, request: runs.ListRunsRequest, *, timeout: float | None = None
+    ) -> runs.ListRunsResponse:
+        """One page of runs."""
+        return self._run(self._client.list_runs(request, timeout=timeout))
+
+    def iter_runs(
+        self,
+        filter: RunFilter | None = None,
+        *,
+        order: runs.RunOrder.ValueType = runs.RunOrder.RUN_ORDER_UNSPECIFIED,
+        view: RunView.ValueType = RunView.RUN_VIEW_UNSPECIFIED,
+        page_size: int = PAGE_SIZE_DEFAULT,
+    ) -> Iterator[Run]:
+        """Every run that passes `filter`, fetched page by page."""
+        return self._iterate(self._client.iter_runs(filter, order=order, view=view, page_size=page_size))
+
+    def count_runs(
+        self, filter: RunFilter | None = None, *, timeout: float | None = None
+    ) -> runs.CountRunsResponse:
+        """How many runs pass `filter`, by state type."""
+        return self._run(self._client.count_runs(filter, timeout=timeout))
+
+    def aggregate_runs(
+        self, request: runs.AggregateRunsRequest, *, timeout: float | None = None
+    ) -> runs.AggregateRunsResponse:
+        """Counts by state in equal buckets of time."""
+        return self._run(self._client.aggregate_runs(request, timeout=timeout))
+
+    def update_run(self, request: runs.UpdateRunRequest, *, timeout: float | None = None) -> Run:
+        """Change the fields in the request's mask; the run as it is then."""
+        return self._run(self._client.update_run(request, timeout=timeout))
+
+    def delete_run(
+        self, run_id: str, *, force: bool = False, timeout: float | None = None
+    ) -> runs.DeleteRunResponse:
+        """Delete the run and every run below it; `force`: even while a process may be executing it."""
+        return self._run(self._client.delete_run(run_id, force=force, timeout=timeout))
+
+    def propose_state(
+        self, request: runs.ProposeStateRequest, *, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Ask whether a run may enter a state; the verdict is data."""
+        return self._run(self._client.propose_state(request, timeout=timeout))
+
+    def list_states(
+        self, request: runs.ListStatesRequest, *, timeout: float | None = None
+    ) -> runs.ListStatesResponse:
+        """One page of a run's states, oldest first."""
+        return self._run(self._client.list_states(request, timeout=timeout))
+
+    def iter_states(self, run_id: str, *, page_size: int = PAGE_SIZE_DEFAULT) -> Iterator[State]:
+        """Every state of a run, oldest first."""
+        return self._iterate(self._client.iter_states(run_id, page_size=page_size))
+
+    def list_attempts(self, run_id: str, *, timeout: float | None = None) -> runs.ListAttemptsResponse:
+        """The tries of a run's body."""
+        return self._run(self._client.list_attempts(run_id, timeout=timeout))
+
+    def get_run_graph(
+        self, run_id: str, *, max_nodes: int = 0, timeout: float | None = None
+    ) -> runs.GetRunGraphResponse:
+        """The runs below one run, and what each waited for; 0 nodes means the server's default."""
+        return self._run(self._client.get_run_graph(run_id, max_nodes=max_nodes, timeout=timeout))
+
+    def watch_runs(
+        self,
+        filter: RunFilter | None = None,
+        *,
+        view: RunView.ValueType = RunView.RUN_VIEW_UNSPECIFIED,
+        resume_token: str = "",
+    ) -> Iterator[runs.WatchRunsResponse]:
+        """The current set, a bookmark, then every change, over any number of connections.
+
+        A run can come twice. After a break that the server's memory of changes does not cover, the current
+        set comes again, ended by a bookmark with `initial_sync_done`: runs that are not in it are gone.
+
+        Raises:
+            ServerUnavailable: the server has been away for the time limit of a call.
+        """
+        return self._iterate(self._client.watch_runs(filter, view=view, resume_token=resume_token))
+
+    def get_flow(
+        self, *, id: str = "", name: str = "", timeout: float | None = None
+    ) -> flows.GetFlowResponse:
+        """The flow with that id, or that name, and its runs by state."""
+        return self._run(self._client.get_flow(id=id, name=name, timeout=timeout))
+
+    def list_flows(
+        self, request: flows.ListFlowsRequest, *, timeout: float | None = None
+    ) -> flows.ListFlowsResponse:
+        """One page of flows, by name."""
+        return self._run(self._client.list_flows(request, timeout=timeout))
+
+    def iter_flows(self, name_contains: str = "", *, page_size: int = PAGE_SIZE_DEFAULT) -> Iterator[Flow]:
+        """Every flow whose name contains the text, by name."""
+        return self._iterate(self._client.iter_flows(name_contains, page_size=page_size))
+
+    def delete_flow(
+        self, *, id: str = "", name: str = "", force: bool = False, timeout: float | None = None
+    ) -> flows.DeleteFlowResponse:
+        """Delete a flow and all its runs; `force`: even while processes may be executing some."""
+        return self._run(self._client.delete_flow(id=id, name=name, force=force, timeout=timeout))
+
+    def list_logs(
+        self, request: logs.ListLogsRequest, *, timeout: float | None = None
+    ) -> logs.ListLogsResponse:
+        """One page of log lines."""
+        return self._run(self._client.list_logs(request, timeout=timeout))
+
+    def iter_logs(
+        self,
+        filter: LogFilter | None = None,
+        *,
+        order: logs.LogOrder.ValueType = logs.LogOrder.LOG_ORDER_UNSPECIFIED,
+        page_size: int = PAGE_SIZE_DEFAULT,
+    ) -> Iterator[LogEntry]:
+        """Every log line that passes `filter`."""
+        return self._iterate(self._client.iter_logs(filter, order=order, page_size=page_size))
+
+    def tail_logs(
+        self, filter: LogFilter | None = None, *, backfill: int = 0, resume_token: str = ""
+    ) -> Iterator[logs.TailLogsResponse]:
+        """The last `backfill` lines, then every new one, over any number of connections.
+
+        Raises:
+            ServerUnavailable: the server has been away for the time limit of a call.
+        """
+        return self._iterate(self._client.tail_logs(filter, backfill=backfill, resume_token=resume_token))
+
+    def list_spans(
+        self, request: spans.ListSpansRequest, *, timeout: float | None = None
+    ) -> spans.ListSpansResponse:
+        """One page of spans, by start time."""
+        return self._run(self._client.list_spans(request, timeout=timeout))
+
+    def iter_spans(self, filter: spans.SpanFilter, *, page_size: int = PAGE_SIZE_DEFAULT) -> Iterator[Span]:
+        """Every span that passes `filter`."""
+        return self._iterate(self._client.iter_spans(filter, page_size=page_size))
+
+    def record_batch(
+        self, request: record.RecordBatchRequest, *, timeout: float | None = None
+    ) -> record.RecordBatchResponse:
+        """Record one batch; the call to repeat when it is not known whether it arrived."""
+        return self._run(self._client.record_batch(request, timeout=timeout))
+
+    def get_server_info(self, *, timeout: float | None = None) -> admin.GetServerInfoResponse:
+        """Version, protocol, limits and database of the server."""
+        return self._run(self._client.get_server_info(timeout=timeout))

@@ -1,0 +1,86 @@
+"""Writes `headrace.client.sync_client` from `headrace.client.api`: the same methods, blocking.
+
+`python tools/clientgen.py` writes the file; a test compares it with what would be written.
+"""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+CLIENT = pathlib.Path(__file__).resolve().parent.parent / "sdk" / "headrace" / "client"
+SOURCE = CLIENT / "api.py"
+TARGET = CLIENT / "sync_client.py"
+
+HEAD = '''"""The blocking client, written by `tools/clientgen.py` from `headrace.client.api`: change that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headrace.client.api import HeadraceClient
+from headrace.client.blocking import BlockingClient
+{imports}
+
+__all__ = ["SyncHeadraceClient"]
+
+
+class SyncHeadraceClient(BlockingClient):
+    """`HeadraceClient` for code without an event loop: a context manager whose methods block.
+
+    The calls run on an event loop in a thread of the client's own; any thread may use it.
+    """
+'''
+
+
+def method(node: ast.AsyncFunctionDef) -> str:
+    """The blocking method for an async one."""
+    arguments = node.args
+    passed = [arg.arg for arg in arguments.args[1:]] + [f"{a.arg}={a.arg}" for a in arguments.kwonlyargs]
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    is_iterator = returns.startswith("AsyncIterator[")
+    runner = "_iterate" if is_iterator else "_run"
+    doc = ast.get_docstring(node, clean=False) or ""
+    return (
+        f"    def {node.name}({ast.unparse(arguments)}) -> {returns.removeprefix('Async')}:\n"
+        f'        """{doc}"""\n'
+        f"        return self.{runner}(self._client.{node.name}({', '.join(passed)}))\n"
+    )
+
+
+def imports_of(tree: ast.Module, used: set[str]) -> str:
+    """The source's imports of names that the methods use."""
+    lines: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("headrace."):
+            kept = [alias for alias in node.names if (alias.asname or alias.name) in used]
+            if kept:
+                lines.append(ast.unparse(ast.ImportFrom(node.module, kept, 0)))
+    return "\n".join(lines)
+
+
+def generate() -> str:
+    """What the target should hold."""
+    tree = ast.parse(SOURCE.read_text())
+    client = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "HeadraceClient")
+    methods = [n for n in client.body if isinstance(n, ast.AsyncFunctionDef) and not n.name.startswith("_")]
+    body = "\n".join(method(node) for node in methods)
+    used = {
+        n.id
+        for m in methods
+        for part in (m.args, m.returns)
+        if part
+        for n in ast.walk(part)
+        if isinstance(n, ast.Name)
+    }
+    text = HEAD.format(imports=imports_of(tree, used)) + "\n" + body
+    for arguments in (["check", "--fix", "-q", "--select", "I"], ["format", "-q"]):
+        command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(TARGET), "-"]
+        text = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    return text
+
+
+if __name__ == "__main__":
+    TARGET.write_text(generate())
