@@ -105,22 +105,31 @@ def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for:
     return TaskCall(context, inputs, wait_for)
 
 
-def begin_task_run(task: Task[..., Any], parameters: Mapping[str, Any], *, wait_for: Any = None) -> TaskCall:
+def begin_task_run(
+    task: Task[..., Any],
+    parameters: Mapping[str, Any],
+    wait_for: Any = None,
+    dependencies: Mapping[str, list[str]] | None = None,
+) -> TaskCall:
     """Make a task run in the current context and record it PENDING, to be run later or elsewhere.
 
     Args:
         task: the task.
         parameters: the arguments by parameter name, as `task.binder.bind` gives them.
         wait_for: futures and states that must complete first, in any collection.
+        dependencies: further edges to record: run ids, by parameter.
 
     Returns:
-        The call; its `run` is the task run.
+        The call: its `run` is the task run, its `inputs.waits_for` the futures that have not ended yet.
 
     Raises:
         ValueError: the call would wait for itself.
         TypeError: the record of a run is among the arguments.
     """
     call = new_task_call(task, parameters, wait_for)
+    for name, run_ids in (dependencies or {}).items():
+        known = call.inputs.edges.setdefault(name, [])
+        known += [run_id for run_id in run_ids if run_id not in known]
     announce(BLOCKING, call)
     return call
 

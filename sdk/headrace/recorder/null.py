@@ -21,13 +21,13 @@ class NullRecorder:
     def __init__(self) -> None:
         self.recorder_id = new_id()
         self._numbers = count(1)
+        self.last_seq = 0
 
     def post(self, *entries: RecordEntry) -> int:
-        last = 0
         for entry in entries:
             encode(entry)
-            last = next(self._numbers)
-        return last
+            self.last_seq = next(self._numbers)
+        return self.last_seq
 
     def propose(self, entry: RecordEntry) -> Future[Verdict[State]]:
         self.post(entry)
