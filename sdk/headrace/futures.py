@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -30,7 +30,8 @@ __all__ = [
     "HeadraceFutureList",
     "Helper",
     "as_completed",
-    "helping",
+    "current_helper",
+    "helped_by",
     "wait",
 ]
 
@@ -38,11 +39,17 @@ R = TypeVar("R", default=Any, covariant=True)
 V = TypeVar("V", default=Any)
 T = TypeVar("T")
 
+Blocked: TypeAlias = Callable[[], AbstractContextManager[None]]
+
 _logger = logging.getLogger(__name__)
 
 
 class Helper(Protocol):
     """What a task runner does for a thread of its own that is about to wait for a future."""
+
+    def owns(self, future: HeadraceFuture[Any]) -> bool:
+        """Whether the future's task has been submitted to this task runner and has not ended."""
+        ...
 
     def run_if_queued(self, future: HeadraceFuture[Any]) -> None:
         """Run the task of `future` here and now, if it waits only for a free thread."""
@@ -60,17 +67,19 @@ class _Here(threading.local):
 _here = _Here()
 
 
-class helping:
+@contextmanager
+def helped_by(helper: Helper) -> Generator[None]:
     """In this thread, waiting for futures goes through `helper` while inside."""
-
-    def __init__(self, helper: Helper) -> None:
-        self._helper = helper
-
-    def __enter__(self) -> None:
-        _here.helper = self._helper
-
-    def __exit__(self, *_: object) -> None:
+    _here.helper = helper
+    try:
+        yield
+    finally:
         _here.helper = None
+
+
+def current_helper() -> Helper | None:
+    """The helper of this thread; None in a thread that belongs to no task runner."""
+    return _here.helper
 
 
 class HeadraceFuture(Generic[R]):
@@ -108,8 +117,7 @@ class HeadraceFuture(Generic[R]):
         """
         deadline = _Deadline(timeout)
         if not self._done:
-            _offer_help([self], timeout)
-            with _blocked():
+            with _helped([self], timeout)():
                 self._block(deadline)
         if self._exit is not None:
             raise self._exit
@@ -290,9 +298,9 @@ def _ending(
             pending.append(future)
             future.add_done_callback(ended.put)
     try:
-        _offer_help(pending, timeout)
+        blocked = _helped(pending, timeout)
         for _ in futures:
-            yield _next_of(ended, deadline)
+            yield _next_of(ended, blocked, deadline)
     except Empty:
         return
     finally:
@@ -300,25 +308,29 @@ def _ending(
             future.forget(ended.put)
 
 
-def _next_of(ended: SimpleQueue[HeadraceFuture[R]], deadline: _Deadline) -> HeadraceFuture[R]:
+def _next_of(
+    ended: SimpleQueue[HeadraceFuture[R]], blocked: Blocked, deadline: _Deadline
+) -> HeadraceFuture[R]:
     try:
         return ended.get_nowait()
     except Empty:
-        with _blocked():
+        with blocked():
             return ended.get(timeout=deadline.left(None))
 
 
-def _offer_help(futures: Iterable[HeadraceFuture[Any]], timeout: float | None) -> None:
-    """Run those of the futures here that only wait for a free thread, if this is a task runner's thread."""
-    # Only without a limit: a task that runs here cannot be left when time is up.
-    if _here.helper is not None and timeout is None:
+def _helped(futures: Iterable[HeadraceFuture[Any]], timeout: float | None) -> Blocked:
+    """What a thread enters while it waits for `futures`.
+
+    In a thread of a task runner, those of the futures that only wait for a free thread are run here first.
+    """
+    helper = _here.helper
+    if helper is None or not any(map(helper.owns, futures)):
+        return nullcontext
+    if timeout is None:
+        # Only without a limit: a task that runs here cannot be left when time is up.
         for future in futures:
-            if not future.done():
-                _here.helper.run_if_queued(future)
-
-
-def _blocked() -> AbstractContextManager[None]:
-    return nullcontext() if _here.helper is None else _here.helper.blocked()
+            helper.run_if_queued(future)
+    return helper.blocked
 
 
 class _Deadline:

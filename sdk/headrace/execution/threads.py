@@ -1,0 +1,165 @@
+"""Threads that run the submitted tasks of one flow run.
+
+A pool grows while jobs wait and nobody is free, one thread at a time and from the newest thread on: short
+jobs are done by the few threads that exist, while a thousand long ones get a thousand threads within about
+a second. A thread that waits for another job of the pool does not count as busy, so a job that waits for jobs
+it has submitted cannot starve them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeAlias
+
+__all__ = ["Job", "WorkerPool"]
+
+Job: TypeAlias = Callable[[], None]
+"""What a thread runs. It must not raise."""
+
+
+class WorkerPool:
+    """Runs jobs in threads, first come, first served.
+
+    Args:
+        max_workers: how many jobs run at once at most.
+        name: what the names of the threads begin with.
+        around: makes what each thread enters round all its jobs.
+    """
+
+    def __init__(
+        self,
+        max_workers: int,
+        name: str,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._max_workers = max_workers
+        self._name = name
+        self._around = around
+        self._lock = threading.Lock()
+        self._work_for_idle = threading.Condition(self._lock)
+        self._slot_for_resuming = threading.Condition(self._lock)
+        self._queue: OrderedDict[Job, None] = OrderedDict()
+        self._threads: set[threading.Thread] = set()
+        self._started = 0
+        self._starting = 0
+        self._idle = 0
+        self._running = 0
+        self._resuming = 0
+        self._closing = False
+
+    def put(self, job: Job) -> None:
+        """Run `job` as soon as a thread is free.
+
+        Raises:
+            RuntimeError: the pool is closed, or no thread at all can be started.
+        """
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("The pool is closed.")
+            self._queue[job] = None
+            self._find_a_thread()
+
+    def take_back(self, job: Job) -> bool:
+        """Remove a job from the queue; False when a thread has it already."""
+        with self._lock:
+            return self._queue.pop(job, self) is None
+
+    @property
+    def is_saturated(self) -> bool:
+        """Whether a job that is put now has to wait for another one."""
+        with self._lock:
+            return self._running + self._starting >= self._max_workers
+
+    @contextmanager
+    def blocked(self) -> Generator[None]:
+        """For a thread of the pool: while inside it leaves its place to another one.
+
+        Going on afterwards, it has precedence over jobs in the queue.
+        """
+        with self._lock:
+            self._running -= 1
+            self._hand_over()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._resuming += 1
+                while self._running >= self._max_workers:
+                    self._slot_for_resuming.wait()
+                self._resuming -= 1
+                self._running += 1
+                self._hand_over()
+
+    def close(self) -> None:
+        """Let the threads end when the queue is empty, and wait for them."""
+        with self._lock:
+            self._closing = True
+            self._work_for_idle.notify_all()
+        while (thread := self._a_thread()) is not None:
+            thread.join()
+
+    def _a_thread(self) -> threading.Thread | None:
+        with self._lock:
+            return self._threads.pop() if self._threads else None
+
+    def _hand_over(self) -> None:
+        """A place has become free."""
+        if self._resuming:
+            self._slot_for_resuming.notify()
+        else:
+            self._find_a_thread()
+
+    def _find_a_thread(self) -> None:
+        if not self._queue or self._starting or self._running >= self._max_workers:
+            return
+        if self._idle:
+            self._work_for_idle.notify()
+        else:
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._thread_main, name=f"{self._name}-{self._started}", daemon=True)
+        self._started += 1
+        self._starting += 1
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more threads: those that exist do all the work, if there are any.
+            self._starting -= 1
+            self._threads.discard(thread)
+            if not self._threads:
+                raise
+
+    def _thread_main(self) -> None:
+        with self._around():
+            self._serve()
+
+    def _serve(self) -> None:
+        with self._lock:
+            self._starting -= 1
+            while (job := self._next_job()) is not None:
+                self._running += 1
+                self._find_a_thread()
+                self._lock.release()
+                try:
+                    job()
+                finally:
+                    # A job must not be kept alive by the thread that ran it.
+                    del job
+                    self._lock.acquire()
+                    self._running -= 1
+                    if self._resuming:
+                        self._slot_for_resuming.notify()
+
+    def _next_job(self) -> Job | None:
+        while not self._queue or self._resuming or self._running >= self._max_workers:
+            if self._closing and not self._queue:
+                return None
+            self._idle += 1
+            self._work_for_idle.wait()
+            self._idle -= 1
+        return self._queue.popitem(last=False)[0]
