@@ -126,8 +126,8 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
     """Runs tasks in threads of this process.
 
     A `def` task runs in a thread; an `async def` task in an event loop of its own in a thread, so that it
-    goes on while other code blocks its loop. A task takes a thread when everything it depends on has ended, not
-    before. Each runs in a copy of the context variables of whoever submitted it.
+    goes on while other code blocks its loop. A task takes a thread when everything it depends on has
+    ended, not before. Each runs in a copy of the context variables of whoever submitted it.
 
     A task that waits for tasks which it has submitted itself gives its place up meanwhile, or runs them where
     it stands: one worker is enough for any nesting.
@@ -194,7 +194,7 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
     ) -> HeadraceFuture[R]: ...
     def submit(
         self,
-        task: Task[..., Any],
+        task: Any,
         parameters: Mapping[str, Any],
         wait_for: Iterable[Any] | None = None,
         dependencies: Mapping[str, list[str]] | None = None,
@@ -287,9 +287,9 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
             return
         self._has_warned = True
         _logger.warning(
-            "Task '%s' was submitted from inside a task while all %s workers of the task runner are busy: it"
-            " runs in the place of the task that waits for it. Give the task runner more `max_workers` to have"
-            " both run at once.",
+            "Task '%s' was submitted from inside a task while all %s workers of the task runner are busy:"
+            " it runs in the place of the task that waits for it. Give the task runner more `max_workers` to"
+            " have both run at once.",
             task_name,
             self._max_workers or _default_max_workers(),
         )

@@ -102,22 +102,29 @@ def _apply(config: dict[str, Any]) -> None:
     from logging.config import DictConfigurator
 
     configurator: Any = DictConfigurator(config)
-    parts = configurator.config
-    if parts.get("version") != 1:
+    if configurator.config.get("version") != 1:
         raise ValueError("`version: 1` is missing")
-    for kind, make in (
-        ("formatters", configurator.configure_formatter),
-        ("filters", configurator.configure_filter),
-        ("handlers", configurator.configure_handler),
+    formatters = _part(configurator, "formatters")
+    filters = _part(configurator, "filters")
+    handlers = _part(configurator, "handlers")
+    for made, make in (
+        (formatters, configurator.configure_formatter),
+        (filters, configurator.configure_filter),
+        (handlers, configurator.configure_handler),
     ):
-        for name, given in sorted((parts.get(kind) or {}).items()):
-            parts[kind][name] = make(given)
-    for name, handler in (parts.get("handlers") or {}).items():
+        for name in sorted(made):
+            made[name] = make(made[name])
+    for name, handler in handlers.items():
         handler.name = name
-    for name, given in (parts.get("loggers") or {}).items():
+    for name, given in _part(configurator, "loggers").items():
         configurator.configure_logger(name, given)
-    if parts.get("root"):
-        configurator.configure_root(parts["root"])
+    if _part(configurator, "root"):
+        configurator.configure_root(configurator.config["root"])
+
+
+def _part(configurator: Any, name: str) -> dict[str, Any]:
+    part = configurator.config.get(name)
+    return {} if part is None else part
 
 
 def _fill_in(config: Any, path: tuple[str, ...], values: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         self._run = run
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        given = kwargs.get("extra") or {}
+        given: Mapping[str, Any] = kwargs.get("extra") or {}
         # The run's own fields are read anew: its name may have been decided since.
         kwargs["extra"] = {**run_fields(self._run), **(self.extra or {}), **given}
         return msg, kwargs

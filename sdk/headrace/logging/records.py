@@ -140,8 +140,8 @@ def _plain(value: Any, room: int, depth: int) -> tuple[Any, int]:
         return int(value), 8
     if isinstance(value, float) and math.isfinite(value):
         return float(value), 8
-    if isinstance(value, Mapping) and depth:
-        return _plain_mapping(value, room, depth)
+    if isinstance(value, dict) and depth:
+        return _plain_mapping(value, room, depth)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, (list, tuple, set, frozenset)) and depth:
         return _plain_items([*value], room, depth)
     text = cut(_text(value), max(room, 64))
