@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from headrace.cli import profile_store
-from headrace.cli.failures import CliError, ExitCode
+from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.options import Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_json, emit_list, iterate, say
 from headrace.cli.prompts import confirm
@@ -163,7 +166,25 @@ def canonical_or_self(name: str) -> str:
 
 
 def _option(name: str) -> Option:
-    return OPTIONS[canonical_name(name)]
+    """The setting called `name`, of the SDK or of another installed package.
+
+    Raises:
+        CliError: there is no such setting.
+    """
+    key = canonical_or_self(name)
+    known = OPTIONS.get(key) or _options_elsewhere().get(key)
+    if known is None:
+        hint = nearest(key, [*OPTIONS, *_options_elsewhere()])
+        raise CliError(f"There is no setting {name}.", hint, code=ExitCode.USAGE)
+    return known
+
+
+@cache
+def _options_elsewhere() -> Mapping[str, Option]:
+    found: dict[str, Option] = {}
+    for point in entry_points(group="headrace.settings"):
+        found.update(point.load())
+    return found
 
 
 def _writable_profile(file: profile_store.ProfileFile) -> str:

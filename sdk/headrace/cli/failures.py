@@ -29,13 +29,17 @@ class CliError(Exception):
         message: what is wrong.
         hint: what to do next, as a sentence; may be empty.
         code: the process's exit code.
+        detail: lines to show before it; may be empty.
     """
 
-    def __init__(self, message: str, hint: str = "", *, code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, code: ExitCode = ExitCode.FAILED, detail: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.code = code
+        self.detail = detail
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()

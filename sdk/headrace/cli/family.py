@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.v1.run_service_pb2 import GetRunGraphRequest
-
 if TYPE_CHECKING:
-    from headrace.cli.session import Session
+    from headrace.client.api import HeadraceClient
     from headrace.v1.run_pb2 import Run
 
 __all__ = ["MAX_RUNS", "Family"]
@@ -22,8 +20,8 @@ class Family:
     is read again when a run appears that it does not hold.
     """
 
-    def __init__(self, session: Session, run: Run) -> None:
-        self._session = session
+    def __init__(self, client: HeadraceClient, run: Run) -> None:
+        self._client = client
         self.run_id = run.id
         self.root_run_id = run.root_run_id or run.id
         self._names = {run.id: run.name}
@@ -45,8 +43,7 @@ class Family:
 
     async def _look_up(self, run_id: str) -> bool:
         if run_id not in self._names and run_id not in self._strangers:
-            request = GetRunGraphRequest(run_id=self.run_id, max_nodes=MAX_RUNS)
-            graph = await self._session.runs.GetRunGraph(request)
+            graph = await self._client.get_run_graph(self.run_id, max_nodes=MAX_RUNS)
             self._names.update((node.run_id, node.name) for node in graph.nodes)
             if run_id not in self._names:
                 self._strangers.add(run_id)

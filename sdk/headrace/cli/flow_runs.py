@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli import session as sessions
 from headrace.cli.as_json import to_json
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.family import Family
@@ -27,12 +26,13 @@ from headrace.cli.options import (
     Tags,
     Yes,
 )
-from headrace.cli.output import emit_document, emit_list, say
+from headrace.cli.output import emit_document, emit_list, first, page_size, say
 from headrace.cli.run_views import flow_run_listing, run_details, span_listing, state_listing
 from headrace.cli.selecting import doubtful_states, find_run, parse_since, state_names, state_types
+from headrace.client import get_client
+from headrace.core.limits import PAGE_SIZE_MAX
 from headrace.v1.run_pb2 import RunFilter, RunKind, TimeRange
-from headrace.v1.run_service_pb2 import DeleteRunRequest, ListRunsRequest
-from headrace.v1.span_service_pb2 import ListSpansRequest, SpanFilter
+from headrace.v1.span_service_pb2 import SpanFilter
 
 __all__ = ["delete", "graph", "inspect", "logs", "ls", "spans", "states", "watch"]
 
@@ -63,8 +63,8 @@ async def ls(
     )
     if since is not None:
         filter.create_time.CopyFrom(TimeRange(**{"from": parse_since(since, now)}))
-    async with sessions.connect() as session:
-        listed = sessions.runs(session, ListRunsRequest(filter=filter), limit)
+    async with get_client() as client:
+        listed = first(limit, client.iter_runs(filter, page_size=page_size(limit)))
         found = await emit_list(listed, flow_run_listing(now), output, quiet=quiet)
     if not found and (question := doubtful_states(state)):
         say(question)
@@ -72,26 +72,26 @@ async def ls(
 
 async def inspect(flow_run: FlowRunArgument, /, *, output: Output = "table") -> None:
     """Show everything about one flow run."""
-    async with sessions.connect() as session:
-        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+    async with get_client() as client:
+        run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
     emit_document(to_json(run), lambda: run_details(run, datetime.now(UTC)), output)
 
 
 async def states(flow_run: FlowRunArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
     """Show the states a flow run went through."""
-    async with sessions.connect() as session:
-        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+    async with get_client() as client:
+        run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
         listing = state_listing(datetime.now(UTC))
-        await emit_list(sessions.states(session, run.id), listing, output, quiet=quiet)
+        await emit_list(client.iter_states(run.id, page_size=PAGE_SIZE_MAX), listing, output, quiet=quiet)
 
 
 async def spans(flow_run: FlowRunArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
     """Show the OpenTelemetry spans of a flow run and of every run below it."""
-    async with sessions.connect() as session:
-        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
-        family = Family(session, run)
-        request = ListSpansRequest(filter=SpanFilter(root_run_ids=[family.root_run_id]))
-        found = (s async for s in sessions.spans(session, request) if await family.has(s.run_id))
+    async with get_client() as client:
+        run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
+        family = Family(client, run)
+        listed = client.iter_spans(SpanFilter(root_run_ids=[family.root_run_id]), page_size=PAGE_SIZE_MAX)
+        found = (span async for span in listed if await family.has(span.run_id))
         await emit_list(found, span_listing(), output, quiet=quiet)
 
 
@@ -106,12 +106,11 @@ async def delete(
     output: Output = "table",
 ) -> None:
     """Delete flow runs with everything below them."""
-    async with sessions.connect() as session:
-        runs = [await find_run(session, word, RunKind.RUN_KIND_FLOW) for word in flow_runs]
+    async with get_client() as client:
+        runs = [await find_run(client, word, RunKind.RUN_KIND_FLOW) for word in flow_runs]
 
         async def delete_one(thing: Doomed) -> int:
-            answer = await session.runs.DeleteRun(DeleteRunRequest(run_id=thing.id, force=force))
-            return answer.deleted_runs
+            return (await client.delete_run(thing.id, force=force)).deleted_runs
 
         doomed = [Doomed(run.id, run.name) for run in runs]
         await delete_each(doomed, "flow run", delete_one, yes=yes, output=output)

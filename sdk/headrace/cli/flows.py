@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli import session as sessions
 from headrace.cli import text
 from headrace.cli.as_json import to_json
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.options import Limit, Output, Quiet, Yes
-from headrace.cli.output import Listing, emit_document, emit_list
+from headrace.cli.output import Listing, emit_document, emit_list, first, page_size
 from headrace.cli.run_views import state_of, state_word
+from headrace.client import get_client
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import is_id
-from headrace.v1.flow_service_pb2 import DeleteFlowRequest, GetFlowRequest, ListFlowsRequest
+from headrace.core.limits import PAGE_SIZE_MAX
 
 if TYPE_CHECKING:
-    from headrace.cli.session import Session
+    from headrace.client.api import HeadraceClient
     from headrace.v1.flow_pb2 import Flow
     from headrace.v1.flow_service_pb2 import GetFlowResponse
 
@@ -45,9 +45,9 @@ async def ls(
         none="No flows. They appear with their first run: see `headrace run --help`.",
         shrink=("LAST RUN", "NAME"),
     )
-    async with sessions.connect() as session:
-        request = ListFlowsRequest(name_contains=name)
-        await emit_list(sessions.flows(session, request, limit), listing, output, quiet=quiet)
+    async with get_client() as client:
+        listed = first(limit, client.iter_flows(name, page_size=page_size(limit)))
+        await emit_list(listed, listing, output, quiet=quiet)
 
 
 async def inspect(
@@ -57,8 +57,8 @@ async def inspect(
     output: Output = "table",
 ) -> None:
     """Show a flow and how its runs ended."""
-    async with sessions.connect() as session:
-        found = await _get(session, flow)
+    async with get_client() as client:
+        found = await _get(client, flow)
     counts = {state_word(c.state_type) or "UNKNOWN": c.count for c in found.run_counts}
     document = to_json(found.flow) | {"run_counts": counts}
     emit_document(document, lambda: _details(found.flow, counts), output)
@@ -76,23 +76,22 @@ async def delete(
     output: Output = "table",
 ) -> None:
     """Delete flows with all their runs."""
-    async with sessions.connect() as session:
-        found = [(await _get(session, word)).flow for word in flows]
+    async with get_client() as client:
+        found = [(await _get(client, word)).flow for word in flows]
 
         async def delete_one(thing: Doomed) -> int:
-            answer = await session.flows.DeleteFlow(DeleteFlowRequest(id=thing.id, force=force))
-            return answer.deleted_runs
+            return (await client.delete_flow(id=thing.id, force=force)).deleted_runs
 
         doomed = [Doomed(flow.id, flow.name) for flow in found]
         await delete_each(doomed, "flow", delete_one, yes=yes, output=output)
 
 
-async def _get(session: Session, word: str) -> GetFlowResponse:
-    request = GetFlowRequest(id=word.lower()) if is_id(word.lower()) else GetFlowRequest(name=word)
+async def _get(client: HeadraceClient, word: str) -> GetFlowResponse:
     try:
-        return await session.flows.GetFlow(request)
+        folded = word.lower()
+        return await (client.get_flow(id=folded) if is_id(folded) else client.get_flow(name=word))
     except ObjectNotFound:
-        names = [flow.name async for flow in sessions.flows(session, ListFlowsRequest(), 1000)]
+        names = [flow.name async for flow in first(PAGE_SIZE_MAX, client.iter_flows(page_size=PAGE_SIZE_MAX))]
         hint = nearest(word, names) or "See `headrace flow ls`."
         raise CliError(f"There is no flow '{word}'.", hint, code=ExitCode.NOT_FOUND) from None
 

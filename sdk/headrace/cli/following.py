@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli import session as sessions
 from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.live import LineView, View, open_view
@@ -18,23 +16,18 @@ from headrace.cli.options import FlowRunArgument, Output
 from headrace.cli.output import emit_json, say
 from headrace.cli.progress import Progress
 from headrace.cli.selecting import find_run
-from headrace.cli.tailing import watch_runs
+from headrace.cli.tailing import closing
+from headrace.client import get_client
 from headrace.core.states import StateType
 from headrace.v1.run_pb2 import RunFilter, RunKind
-from headrace.v1.run_service_pb2 import GetRunRequest
 
 if TYPE_CHECKING:
     from headrace.cli.options import Format
     from headrace.cli.progress import Node
-    from headrace.cli.session import Session
+    from headrace.client.api import HeadraceClient
     from headrace.v1.run_pb2 import Run
 
-__all__ = ["exit_code_of", "watch"]
-
-
-def exit_code_of(type: StateType | None) -> ExitCode:
-    """0 for a run that has completed, else 1."""
-    return ExitCode.OK if type is StateType.COMPLETED else ExitCode.FAILED
+__all__ = ["watch"]
 
 
 async def watch(
@@ -51,11 +44,11 @@ async def watch(
     The exit code is 0 when it has completed, 1 when it has ended otherwise, 124 when --timeout has passed.
     -o jsonl prints each run of the tree whenever it changes, -o json the flow run when it has ended.
     """
-    async with sessions.connect() as session:
-        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+    async with get_client() as client:
+        run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
         try:
             async with asyncio.timeout(timeout):
-                await _follow(session, run, output)
+                await _follow(client, run, output)
         except TimeoutError:
             raise CliError(
                 f"The flow run {run.name} ({run.id}) has not ended after {timeout:g} s.",
@@ -65,13 +58,14 @@ async def watch(
         except asyncio.CancelledError:
             say(f"No longer watching the flow run {run.name} ({run.id}); it goes on.")
             raise
-        ended = (await session.runs.GetRun(GetRunRequest(run_id=run.id))).run
+        ended = await client.get_run(run.id)
     if output == "json":
         emit_json(to_json(ended))
-    return exit_code_of(StateType.from_number(ended.state.type))
+    is_completed = ended.state.type == StateType.COMPLETED.number
+    return ExitCode.OK if is_completed else ExitCode.FAILED
 
 
-async def _follow(session: Session, run: Run, output: Format) -> None:
+async def _follow(client: HeadraceClient, run: Run, output: Format) -> None:
     progress = Progress()
     lock = threading.Lock()
 
@@ -84,7 +78,7 @@ async def _follow(session: Session, run: Run, output: Format) -> None:
     filter = RunFilter(root_run_ids=[run.root_run_id or run.id])
     is_synced = False
     with view:
-        async with aclosing(watch_runs(session, filter)) as events:
+        async with closing(client.watch_runs(filter)) as events:
             async for event in events:
                 with lock:
                     if event.HasField("upsert"):

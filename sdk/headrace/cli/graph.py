@@ -6,7 +6,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli import session as sessions
 from headrace.cli import text
 from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode
@@ -16,9 +15,9 @@ from headrace.cli.progress import Progress
 from headrace.cli.selecting import find_run
 from headrace.cli.trees import dot as as_dot
 from headrace.cli.trees import edge_lines, tree_lines
+from headrace.client import get_client
 from headrace.core.clock import SystemClock
 from headrace.v1.run_pb2 import RunKind
-from headrace.v1.run_service_pb2 import GetRunGraphRequest
 
 __all__ = ["graph"]
 
@@ -37,9 +36,9 @@ async def graph(
         raise CliError("--dot and --output exclude each other.", code=ExitCode.USAGE)
     if not 0 < max_nodes <= 10_000:
         raise CliError("--max-nodes is from 1 to 10000.", code=ExitCode.USAGE)
-    async with sessions.connect() as session:
-        run = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
-        found = await session.runs.GetRunGraph(GetRunGraphRequest(run_id=run.id, max_nodes=max_nodes))
+    async with get_client() as client:
+        run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
+        found = await client.get_run_graph(run.id, max_nodes=max_nodes)
     progress = Progress()
     for node in found.nodes:
         progress.take_graph_node(node)

@@ -49,7 +49,7 @@ class HelpFormatter:
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         rows = [self._row(entry) for entry in panel.entries]
         if rows:
-            print(columns(panel.title if isinstance(panel.title, str) else "Options", rows))
+            print(columns("Options" if panel.title == "Parameters" else str(panel.title), rows))
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
         text = _plain(usage).strip()
@@ -66,7 +66,7 @@ class HelpFormatter:
         notes = [_plain(entry.description).strip()]
         if entry.choices:
             notes.append(f"[{' | '.join(entry.choices)}]")
-        if entry.default is not None:
+        if entry.default not in (None, "False", "()", '""'):
             notes.append(f"[default: {entry.default}]")
         if entry.required and entry.positional_label is None:
             notes.append("[required]")

@@ -56,6 +56,8 @@ def _tell(error: Exception) -> int:
         print(f"Error: a defect of headrace: {type(error).__name__}: {one_line(str(error))}", file=sys.stderr)
         return ExitCode.FAILED
     message, code = told
+    if isinstance(error, CliError) and error.detail:
+        print(error.detail.rstrip("\n"), file=sys.stderr)
     print(f"Error: {message}", file=sys.stderr)
     return code
 

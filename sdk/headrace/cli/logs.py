@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli import session as sessions
 from headrace.cli import text
 from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode, nearest
@@ -19,12 +18,14 @@ from headrace.cli.output import emit_json, say
 from headrace.cli.run_views import log_line
 from headrace.cli.selecting import find_run, parse_since
 from headrace.cli.tailing import tail_until_final
+from headrace.client import get_client
+from headrace.core.limits import PAGE_SIZE_MAX
 from headrace.v1.log_pb2 import LogFilter
-from headrace.v1.log_service_pb2 import ListLogsRequest, LogOrder
+from headrace.v1.log_service_pb2 import LogOrder
 from headrace.v1.run_pb2 import RunKind
 
 if TYPE_CHECKING:
-    from headrace.cli.session import Session
+    from headrace.client.api import HeadraceClient
     from headrace.v1.log_pb2 import LogEntry
 
 __all__ = ["logs_of_flow_run", "logs_of_task_run"]
@@ -103,17 +104,17 @@ async def logs_of_task_run(
 
 async def _show(run_text: str, kind: RunKind.ValueType, wish: _Wish) -> None:
     filter = _filter(wish)
-    async with sessions.connect() as session:
-        run = await find_run(session, run_text, kind)
-        family = Family(session, run)
+    async with get_client() as client:
+        run = await find_run(client, run_text, kind)
+        family = Family(client, run)
         if wish.own_only:
             filter.run_ids.append(run.id)
         else:
             filter.root_run_ids.append(family.root_run_id)
         if wish.follow:
-            lines = tail_until_final(session, run, filter, wish.tail)
+            lines = tail_until_final(client, run, filter, wish.tail)
         else:
-            lines = _in_order(session, filter, family, wish)
+            lines = _in_order(client, filter, family, wish)
         shown = await _print(lines, family, wish)
         if not shown and wish.output == "table":
             say(f"No log lines of {run.name or run.id}.")
@@ -137,14 +138,14 @@ def _filter(wish: _Wish) -> LogFilter:
 
 
 async def _in_order(
-    session: Session, filter: LogFilter, family: Family, wish: _Wish
+    client: HeadraceClient, filter: LogFilter, family: Family, wish: _Wish
 ) -> AsyncGenerator[LogEntry]:
     newest_first = wish.reverse or wish.tail is not None
     order = LogOrder.LOG_ORDER_NEWEST_FIRST if newest_first else LogOrder.LOG_ORDER_OLDEST_FIRST
     most = wish.tail if wish.tail is not None else wish.head
     turned_round: list[LogEntry] = []
     count = 0
-    async for entry in sessions.logs(session, ListLogsRequest(filter=filter, order=order)):
+    async for entry in client.iter_logs(filter, order=order, page_size=PAGE_SIZE_MAX):
         if count == most:
             break
         if not await family.has(entry.run_id):

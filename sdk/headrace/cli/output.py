@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 from headrace.cli import text
 from headrace.cli.options import Format
+from headrace.core.limits import PAGE_SIZE_MAX
 
-__all__ = ["Listing", "emit_document", "emit_json", "emit_list", "iterate", "say"]
+__all__ = ["Listing", "emit_document", "emit_json", "emit_list", "first", "iterate", "page_size", "say"]
 
 T = TypeVar("T")
 
@@ -76,6 +77,21 @@ async def emit_list(
     else:
         say(listing.none)
     return count
+
+
+def page_size(limit: int) -> int:
+    """The size of pages that reads no more than is shown."""
+    return min(limit, PAGE_SIZE_MAX) if limit else PAGE_SIZE_MAX
+
+
+async def first(count: int, items: AsyncIterable[T]) -> AsyncIterator[T]:
+    """At most the first `count` of the items; 0 for all."""
+    left = count
+    async for item in items:
+        yield item
+        left -= 1
+        if left == 0:
+            return
 
 
 async def iterate(items: Iterable[T]) -> AsyncIterator[T]:

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from headrace.cli import session as sessions
 from headrace.cli.failures import CliError, ExitCode, nearest
+from headrace.cli.output import first
 from headrace.core.ids import is_id
 from headrace.core.states import NAMES, StateType
 from headrace.v1.run_pb2 import RunFilter, RunKind
-from headrace.v1.run_service_pb2 import GetRunRequest, ListRunsRequest
 from headrace.v1.state_pb2 import StateType as WireStateType
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from headrace.cli.session import Session
+    from headrace.client.api import HeadraceClient
     from headrace.v1.run_pb2 import Run
 
 __all__ = ["KIND_WORDS", "doubtful_states", "find_run", "parse_since", "state_names", "state_types"]
@@ -29,9 +28,10 @@ _BACK = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _KNOWN_STATES = {name.casefold(): name for names in NAMES.values() for name in names}
 _SHOWN_CANDIDATES = 5
+_NAMES_COMPARED = 200
 
 
-async def find_run(session: Session, text: str, kind: RunKind.ValueType) -> Run:
+async def find_run(client: HeadraceClient, text: str, kind: RunKind.ValueType) -> Run:
     """The run that `text` means: an id, the beginning of one that no other run has, or a run's name.
 
     Returns:
@@ -43,7 +43,7 @@ async def find_run(session: Session, text: str, kind: RunKind.ValueType) -> Run:
     word = KIND_WORDS[kind]
     folded = text.strip().lower()
     if is_id(folded):
-        run = (await session.runs.GetRun(GetRunRequest(run_id=folded))).run
+        run = await client.get_run(folded)
         if run.kind != kind:
             other = KIND_WORDS[run.kind]
             raise CliError(
@@ -52,25 +52,25 @@ async def find_run(session: Session, text: str, kind: RunKind.ValueType) -> Run:
                 code=ExitCode.NOT_FOUND,
             )
         return run
-    found = await _candidates(session, RunFilter(kinds=[kind], names=[text]))
+    found = await _candidates(client, RunFilter(kinds=[kind], names=[text]))
     if not found and _PREFIX.fullmatch(folded):
-        found = await _candidates(session, RunFilter(kinds=[kind], id_prefix=folded))
+        found = await _candidates(client, RunFilter(kinds=[kind], id_prefix=folded))
     if not found:
-        raise await _no_run(session, text, kind)
+        raise await _no_run(client, text, kind)
     if len(found) > 1:
         raise _ambiguous(text, word, found)
-    return (await session.runs.GetRun(GetRunRequest(run_id=found[0].id))).run
+    return await client.get_run(found[0].id)
 
 
-async def _candidates(session: Session, filter: RunFilter) -> list[Run]:
-    request = ListRunsRequest(filter=filter)
-    return [run async for run in sessions.runs(session, request, _SHOWN_CANDIDATES + 1)]
+async def _candidates(client: HeadraceClient, filter: RunFilter) -> list[Run]:
+    most = _SHOWN_CANDIDATES + 1
+    return [run async for run in first(most, client.iter_runs(filter, page_size=most))]
 
 
-async def _no_run(session: Session, text: str, kind: RunKind.ValueType) -> CliError:
+async def _no_run(client: HeadraceClient, text: str, kind: RunKind.ValueType) -> CliError:
     word = KIND_WORDS[kind]
-    recent = ListRunsRequest(filter=RunFilter(kinds=[kind]))
-    names = [run.name async for run in sessions.runs(session, recent, 200)]
+    recent = client.iter_runs(RunFilter(kinds=[kind]), page_size=_NAMES_COMPARED)
+    names = [run.name async for run in first(_NAMES_COMPARED, recent)]
     hint = nearest(text, names) or f"See `headrace {word.replace(' ', '-')} ls`."
     return CliError(f"There is no {word} '{text}'.", hint, code=ExitCode.NOT_FOUND)
 

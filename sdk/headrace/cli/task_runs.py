@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli import session as sessions
 from headrace.cli.as_json import to_json
 from headrace.cli.logs import logs_of_task_run as logs
 from headrace.cli.options import (
@@ -21,11 +20,11 @@ from headrace.cli.options import (
     Tags,
     TaskRunArgument,
 )
-from headrace.cli.output import emit_document, emit_list, say
+from headrace.cli.output import emit_document, emit_list, first, page_size, say
 from headrace.cli.run_views import run_details, task_run_listing
 from headrace.cli.selecting import doubtful_states, find_run, parse_since, state_names, state_types
+from headrace.client import get_client
 from headrace.v1.run_pb2 import RunFilter, RunKind, TimeRange
-from headrace.v1.run_service_pb2 import ListRunsRequest
 
 __all__ = ["inspect", "logs", "ls"]
 
@@ -60,11 +59,11 @@ async def ls(
     )
     if since is not None:
         filter.create_time.CopyFrom(TimeRange(**{"from": parse_since(since, now)}))
-    async with sessions.connect() as session:
+    async with get_client() as client:
         if flow_run is not None:
-            parent = await find_run(session, flow_run, RunKind.RUN_KIND_FLOW)
+            parent = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
             filter.parent_run_ids.append(parent.id)
-        listed = sessions.runs(session, ListRunsRequest(filter=filter), limit)
+        listed = first(limit, client.iter_runs(filter, page_size=page_size(limit)))
         found = await emit_list(listed, task_run_listing(now), output, quiet=quiet)
     if not found and (question := doubtful_states(state)):
         say(question)
@@ -72,6 +71,6 @@ async def ls(
 
 async def inspect(task_run: TaskRunArgument, /, *, output: Output = "table") -> None:
     """Show everything about one task run."""
-    async with sessions.connect() as session:
-        run = await find_run(session, task_run, RunKind.RUN_KIND_TASK)
+    async with get_client() as client:
+        run = await find_run(client, task_run, RunKind.RUN_KIND_TASK)
     emit_document(to_json(run), lambda: run_details(run, datetime.now(UTC)), output)

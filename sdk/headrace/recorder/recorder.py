@@ -16,6 +16,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import RecorderSealed, ServerUnavailable, ServiceError, StaleAttempt, StorageFull
 from headrace.core.ids import new_id
 from headrace.core.verdicts import Abort, Accept, Reject, Verdict, Wait
+from headrace.recorder import observers
 from headrace.recorder.api import LostCallback
 from headrace.recorder.backlog import Backlog, Batch
 from headrace.recorder.entries import Encoded, Weight, dropped_notice, encode
@@ -114,6 +115,7 @@ class SpoolRecorder:
         with self._lock:
             last = self._append(encoded)
         self._signal(urgent=False)
+        observers.tell(entries)
         return last
 
     def propose(self, entry: RecordEntry) -> Future[Verdict[State]]:
@@ -133,6 +135,7 @@ class SpoolRecorder:
         if not is_asked:
             answer.set_result(Accept(state))
         self._signal(urgent=is_asked)
+        observers.tell((entry,))
         return answer
 
     def _refusal_of_proposals(self) -> ServiceError | None:

@@ -222,7 +222,7 @@ class LogTail:
             self._token = await self._reader.latest_log_token()
             async for response in self._last_lines():
                 yield response
-        yield self._bookmark()
+        synced = False
         while True:
             logs, token = await self._reader.logs_since(self._filter, self._token)
             if token != self._token:
@@ -233,7 +233,8 @@ class LogTail:
                     yield TailLogsResponse(logs=fresh, resume_token=token)
                 continue
             self._sent.clear()
-            if self._pace.bookmark_due:
+            if not synced or self._pace.bookmark_due:
+                synced = True
                 yield self._bookmark()
             await self._pace.wait()
 

@@ -1,0 +1,51 @@
+"""`headrace run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from headrace.cli.execution import execute
+from headrace.cli.options import Output
+from headrace.cli.parameters import check_parameters, read_parameters
+from headrace.cli.scripts import load_flow
+
+__all__ = ["run"]
+
+
+def run(
+    entrypoint: Annotated[
+        str,
+        Parameter(
+            name="FLOW",
+            help="path/file.py:flow or package.module:flow; the name may be left out when there is one flow.",
+        ),
+    ],
+    /,
+    *,
+    param: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=["--param", "-p"],
+            help="NAME=VALUE for a parameter: JSON if VALUE is JSON, else text. Repeatable.",
+        ),
+    ] = (),
+    params: Annotated[
+        str | None, Parameter(help="All parameters as one JSON object; - reads it from stdin.")
+    ] = None,
+    name: Annotated[str | None, Parameter(help="Name of the flow run.")] = None,
+    tag: Annotated[
+        tuple[str, ...], Parameter(name=["--tag", "-t"], help="A tag for the run. Repeatable.")
+    ] = (),
+    output: Output = "table",
+) -> int:
+    """Run a flow in this process.
+
+    The exit code is 0 when it has completed, else 1. Ctrl-C ends the run as Crashed. The run can be looked
+    at afterwards: a server for this home is started if there is none. -o json prints the flow run.
+    """
+    given = read_parameters(param, params)
+    flow = load_flow(entrypoint)
+    check_parameters(flow, given)
+    return execute(flow, given, name=name, tags=tag, output=output)

@@ -1,0 +1,133 @@
+"""A flow from a file or a module, by the words a person types."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from headrace.cli.failures import CliError, ExitCode, nearest
+
+if TYPE_CHECKING:
+    from headrace.flows import Flow
+
+__all__ = ["ScriptError", "load_flow"]
+
+
+class ScriptError(CliError):
+    """The file or module of a flow cannot be loaded, or does not hold the flow."""
+
+
+def load_flow(entrypoint: str) -> Flow[..., Any]:
+    """The flow that `path/file.py:flow` or `package.module:flow` means.
+
+    The name may be left out when the file defines exactly one flow. It is the variable's name or the
+    flow's own.
+
+    Raises:
+        ScriptError: there is no such file, module or flow, or loading it fails.
+    """
+    place, _, name = entrypoint.rpartition(":") if ":" in entrypoint else (entrypoint, "", "")
+    is_file = place.endswith(".py") or os.sep in place
+    module = _load_file(Path(place)) if is_file else _load_module(place)
+    return _named_flow(module, place, name) if name else _only_flow(module, place)
+
+
+def _load_file(path: Path) -> ModuleType:
+    path = path.expanduser()
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "not there"
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
+        raise ScriptError(f"{path} is {what}.", near, code=ExitCode.NOT_FOUND)
+    path = path.resolve()
+    # As `python path/file.py` does, so that the file can import its neighbours.
+    sys.path.insert(0, str(path.parent))
+    name = path.stem if path.stem not in sys.modules else f"headrace_script_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ScriptError(f"{path} is not a Python file.", code=ExitCode.USAGE)
+    module = importlib.util.module_from_spec(spec)
+    # Classes of the file are found under this name when their instances are pickled.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _broken(str(path), error) from error
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            file = Path(f"{name}.py")
+            hint = f"Did you mean '{file}'?" if file.is_file() else "Give a file as path/file.py:flow."
+            raise ScriptError(f"There is no module '{name}'.", hint, code=ExitCode.NOT_FOUND) from None
+        raise _broken(name, error) from error
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(place: str, error: Exception) -> ScriptError:
+    """The error for code of the user that fails while it is loaded, with the user's own frames."""
+    brief = traceback.format_exception_only(error)[-1].strip()
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    shown = "".join(traceback.format_list(frames))
+    if isinstance(error, SyntaxError):
+        shown += "".join(traceback.format_exception_only(error)[:-1])
+    return ScriptError(f"{place} cannot be loaded: {brief}", detail=shown)
+
+
+def _is_ours(filename: str) -> bool:
+    return (
+        filename.startswith(("<frozen importlib", str(Path(__file__).parent)))
+        or os.sep + "importlib" in filename
+    )
+
+
+def _flows(module: ModuleType) -> dict[str, Flow[..., Any]]:
+    from headrace.flows import Flow
+
+    return {name: value for name, value in vars(module).items() if isinstance(value, Flow)}
+
+
+def _named_flow(module: ModuleType, place: str, name: str) -> Flow[..., Any]:
+
+    flows = _flows(module)
+    by_name: Mapping[str, Flow[..., Any]] = {flow.name: flow for flow in flows.values()} | flows
+    if name in by_name:
+        return by_name[name]
+    value = getattr(module, name, None)
+    if value is not None:
+        kind = type(value).__name__.lower()
+        raise ScriptError(
+            f"'{name}' in {place} is a {kind}, not a flow.", _listed(flows), code=ExitCode.USAGE
+        )
+    raise ScriptError(
+        f"There is no flow '{name}' in {place}.",
+        nearest(name, by_name) or _listed(flows),
+        code=ExitCode.NOT_FOUND,
+    )
+
+
+def _only_flow(module: ModuleType, place: str) -> Flow[..., Any]:
+    flows = _flows(module)
+    own = {name: flow for name, flow in flows.items() if flow.fn.__module__ == module.__name__} or flows
+    if len(own) != 1:
+        many = "more than one flow" if own else "no flow"
+        raise ScriptError(f"There is {many} in {place}.", _listed(own), code=ExitCode.USAGE)
+    return next(iter(own.values()))
+
+
+def _listed(flows: Mapping[str, object]) -> str:
+    if not flows:
+        return "A flow is a function under @flow."
+    return f"Name one of its flows: {', '.join(flows)}."
