@@ -29,11 +29,12 @@ __all__ = ["DETAILS_KEY", "DOMAIN", "grpc_code", "service_error", "status_of"]
 DOMAIN: Final = "headrace.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
-# A peer refuses trailers over 8 KiB, and the caller would see that instead of the error.
-_MESSAGE_CHARACTERS: Final = 1000
-_TEXT_CHARACTERS: Final = 256
-_VIOLATIONS: Final = 10
-_FACTS: Final = 12
+# A peer may refuse trailers over 8 KiB, and the caller would see that instead of the error. On the wire
+# the message can grow threefold (percent encoding) and the details by a third (base64).
+_MESSAGE_BYTES: Final = 500
+_TEXT_BYTES: Final = 130
+_VIOLATIONS: Final = 8
+_FACTS: Final = 8
 
 _PRECONDITIONS: Final = (StaleAttempt, TransitionNotAllowed, RunActive, RecorderSealed)
 
@@ -69,7 +70,7 @@ def service_error(error: BaseException, where: str) -> ServiceError:
 def status_of(error: ServiceError) -> status_pb2.Status:
     """The status with its details: `ErrorInfo` always, the others where they say something."""
     status = status_pb2.Status(
-        code=code_pb2.Code.Value(error.code), message=_cut(error.message, _MESSAGE_CHARACTERS)
+        code=code_pb2.Code.Value(error.code), message=_cut(error.message, _MESSAGE_BYTES)
     )
     facts = {_cut(k): _cut(v) for k, v in list(error.facts.items())[:_FACTS]}
     _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts))
@@ -111,5 +112,6 @@ def _add(status: status_pb2.Status, detail: Message) -> None:
     status.details.add().Pack(detail)
 
 
-def _cut(text: str, limit: int = _TEXT_CHARACTERS) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _cut(text: str, limit: int = _TEXT_BYTES) -> str:
+    data = text.encode()
+    return text if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "…"
