@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +16,8 @@ from headrace_services.rpc.auth import BasicAuth
 from headrace_services.rpc.binding import handlers
 from headrace_services.rpc.edge import Activity, Edge
 from headrace_services.rpc.reflection import add_reflection
+from headrace_services.settings import ServerSettings
+from tests.rpc.servers import Client, serving, settings_for
 
 Handler = Callable[[Any, Any], Any]
 
@@ -68,3 +71,16 @@ def serve() -> Serve:
             await server.stop(0)
 
     return start
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> ServerSettings:
+    """Settings of a server on a fresh database, once on each dialect."""
+    return settings_for(tmp_path / "home", database_url)
+
+
+@pytest.fixture
+async def client(settings: ServerSettings) -> AsyncIterator[Client]:
+    """A server on a fresh database, once on each dialect, and what one can ask it."""
+    async with serving(settings) as running:
+        yield running
