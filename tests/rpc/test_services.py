@@ -81,23 +81,33 @@ async def test_a_key_makes_one_run_of_two_requests(client: Client) -> None:
     assert error.code() is grpc.StatusCode.ALREADY_EXISTS
 
 
+def a_page(**filter: Any) -> run_service_pb2.ListRunsRequest:
+    return run_service_pb2.ListRunsRequest(filter=RunFilter(**filter))
+
+
+def create(**run: Any) -> run_service_pb2.CreateRunRequest:
+    return run_service_pb2.CreateRunRequest(run=run_pb2.Run(**run))
+
+
+# Method, request, words of the message, reason.
 BAD_REQUESTS: list[tuple[str, Any, str, str]] = [
     ("CreateRun", run_service_pb2.CreateRunRequest(), "run", "FIELD_INVALID"),
-    ("CreateRun", run_service_pb2.CreateRunRequest(run=run_pb2.Run(id=new_id())), "run.kind", "FIELD_INVALID"),
-    ("CreateRun", run_service_pb2.CreateRunRequest(run=run_pb2.Run(id="1", kind=1)), "run.id", "FIELD_INVALID"),
-    ("CreateRun", run_service_pb2.CreateRunRequest(run=new_run(), on_conflict=9), "on_conflict", "FIELD_INVALID"),  # type: ignore[arg-type]
+    ("CreateRun", create(id=new_id()), "run.kind", "FIELD_INVALID"),
+    ("CreateRun", create(id="1", kind=1), "run.id", "FIELD_INVALID"),
+    ("CreateRun", create(id=new_id(), kind=9), "run.kind", "FIELD_INVALID"),
+    ("CreateRun", create(id=new_id(), kind=1, parent_run_id="x"), "run.parent_run_id", "FIELD_INVALID"),
     ("GetRun", run_service_pb2.GetRunRequest(run_id="x"), "run_id", "FIELD_INVALID"),
     ("GetRun", run_service_pb2.GetRunRequest(run_id=new_id()), "There is no run", "NOT_FOUND"),
     ("ListRuns", run_service_pb2.ListRunsRequest(page_size=-1), "page_size", "FIELD_INVALID"),
     ("ListRuns", run_service_pb2.ListRunsRequest(page_token="nonsense"), "page", "PAGE_TOKEN_INVALID"),
-    ("ListRuns", run_service_pb2.ListRunsRequest(filter=RunFilter(ids=["x"])), "filter.ids[0]", "FIELD_INVALID"),
-    ("ListRuns", run_service_pb2.ListRunsRequest(filter=RunFilter(id_prefix="%")), "filter.id_prefix", "FIELD_INVALID"),
+    ("ListRuns", a_page(ids=["x"]), "filter.ids[0]", "FIELD_INVALID"),
+    ("ListRuns", a_page(id_prefix="%"), "filter.id_prefix", "FIELD_INVALID"),
     ("AggregateRuns", run_service_pb2.AggregateRunsRequest(), "from", "FIELD_INVALID"),
-    ("UpdateRun", run_service_pb2.UpdateRunRequest(run=run_pb2.Run(id=new_id())), "update_mask", "FIELD_INVALID"),
+    ("UpdateRun", run_service_pb2.UpdateRunRequest(run=new_run()), "update_mask", "FIELD_INVALID"),
     ("ProposeState", run_service_pb2.ProposeStateRequest(run_id=new_id()), "state", "FIELD_INVALID"),
     ("ListStates", run_service_pb2.ListStatesRequest(run_id=new_id()), "There is no run", "NOT_FOUND"),
     ("GetRunGraph", run_service_pb2.GetRunGraphRequest(run_id=new_id()), "There is no run", "NOT_FOUND"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("method", "request_", "words", "reason"), BAD_REQUESTS)
@@ -128,8 +138,11 @@ async def test_counts_buckets_attempts_and_the_graph(client: Client) -> None:
     flow, task = new_id(), new_id()
     async with client.recorder() as recorder:
         await recorder.record(
-            flow_run_entry(flow), task_run_entry(task, flow), state_entry(task, RUNNING), state_entry(task, COMPLETED)
-        )  # fmt: skip
+            flow_run_entry(flow),
+            task_run_entry(task, flow),
+            state_entry(task, RUNNING),
+            state_entry(task, COMPLETED),
+        )
         graph = await client.runs.GetRunGraph(run_service_pb2.GetRunGraphRequest(run_id=flow))
         assert [(n.run_id, n.parent_run_id) for n in graph.nodes] == [(flow, ""), (task, flow)]
         attempts = await client.runs.ListAttempts(run_service_pb2.ListAttemptsRequest(run_id=task))
