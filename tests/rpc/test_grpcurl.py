@@ -84,7 +84,7 @@ async def test_a_watch_streams(client: Client) -> None:
     run_id = new_id()
     async with client.recorder() as recorder:
         await recorder.record(flow_run_entry(run_id))
-        code, text = await grpcurl(client, "-max-time=1", "headrace.v1.RunService/WatchRuns", data={})
+        _, text = await grpcurl(client, "-max-time=1", "headrace.v1.RunService/WatchRuns", data={})
     assert "Code: DeadlineExceeded" in text
     assert run_id in text
     assert '"initialSyncDone": true' in text
@@ -94,5 +94,5 @@ async def test_health_of_the_server_and_of_each_service(client: Client) -> None:
     for service in ("", "headrace.v1.RunService", "headrace.v1.RecordService"):
         code, text = await grpcurl(client, "grpc.health.v1.Health/Check", data={"service": service})
         assert '"status": "SERVING"' in text, text
-    code, text = await grpcurl(client, "grpc.health.v1.Health/Check", data={"service": "nope"})
+    _, text = await grpcurl(client, "grpc.health.v1.Health/Check", data={"service": "nope"})
     assert "Code: NotFound" in text
