@@ -92,7 +92,7 @@ async def test_a_watch_streams(client: Client) -> None:
 
 async def test_health_of_the_server_and_of_each_service(client: Client) -> None:
     for service in ("", "headrace.v1.RunService", "headrace.v1.RecordService"):
-        code, text = await grpcurl(client, "grpc.health.v1.Health/Check", data={"service": service})
+        _, text = await grpcurl(client, "grpc.health.v1.Health/Check", data={"service": service})
         assert '"status": "SERVING"' in text, text
     _, text = await grpcurl(client, "grpc.health.v1.Health/Check", data={"service": "nope"})
     assert "Code: NotFound" in text

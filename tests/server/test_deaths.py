@@ -188,21 +188,24 @@ async def test_a_process_that_died_while_no_server_was_there_is_found_at_start(
     settings: ServerSettings,
 ) -> None:
     flow = new_id()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    async with serving(settings) as client, client.recorder(pid=dead.pid) as recorder:
+    async with serving(settings) as client, client.recorder(pid=dead_process()) as recorder:
         await recorder.record(flow_run_entry(flow))
     async with serving(settings) as client:
         state = await until_state(client, flow, CRASHED)
         assert state.crashed.cause == state_pb2.CrashedDetails.CAUSE_PROCESS_EXIT
 
 
+def dead_process() -> int:
+    """The id of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
 def test_the_birth_of_a_process() -> None:
     mine = process_birth(os.getpid())
     assert mine is not None
     assert process_birth(os.getpid()) == mine
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    assert process_birth(child.pid) is None
+    assert process_birth(dead_process()) is None
     assert process_birth(0) is None
     assert process_birth(-1) is None
