@@ -108,7 +108,7 @@ class Server:
         Args:
             grace_seconds: after that, calls that still go on are cut off.
         """
-        await self.health.set_stopping()
+        self.health.set_stopping()
         self.drain.begin()
         await self.grpc_server.stop(grace_seconds)
         for task in self.tasks:
@@ -184,7 +184,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     )  # fmt: skip
     await watch.recall()
     await grpc_server.start()
-    await health.set_serving()
+    health.set_serving()
     server.tasks.extend(asyncio.create_task(loop.run(), name=loop.name) for loop in server.loops)
     return server
 

@@ -177,6 +177,18 @@ async def test_our_limit_comes_before_the_transports(serve: Serve) -> None:
     assert info_of(error).metadata["max_bytes"] == "1048576"
 
 
+async def test_an_answer_too_large_to_travel_says_what_to_ask_instead(serve: Serve) -> None:
+    async def answer(request: Any, _call: Any) -> Any:
+        response = pb.GetRunResponse()
+        response.run.name = "x" * 8 * 1024 * 1024
+        return response
+
+    async with serve(answer) as channel:
+        error = await call(channel, GET, valid_get())
+    assert info_of(error).reason == "MESSAGE_TOO_LARGE"
+    assert "page_size" in str(error.details())
+
+
 def basic(credentials: str, scheme: str = "Basic") -> tuple[tuple[str, str]]:
     return (("authorization", f"{scheme} {base64.b64encode(credentials.encode()).decode()}"),)
 

@@ -151,3 +151,18 @@ async def test_a_tail_begins_with_the_last_lines_and_goes_on(client: Client) -> 
         lines = (await until(resumed, lambda m: bool(m.logs))).logs
         assert [line.message for line in lines] == ["new", "newer"]
         resumed.cancel()
+
+
+async def test_a_tail_of_large_lines_comes_in_messages_that_can_travel(client: Client) -> None:
+    run_id = new_id()
+    async with client.recorder() as recorder:
+        await recorder.record(flow_run_entry(run_id))
+        for _ in range(4):
+            await recorder.record(*(log_entry(run_id, "x" * 32_000) for _ in range(15)))
+        call = tail(client, filter=LogFilter(run_ids=[run_id]), backfill=1000)
+        lines = 0
+        while lines < 60:
+            message = await read(call)
+            assert message.ByteSize() < 1_200_000
+            lines += len(message.logs)
+        call.cancel()

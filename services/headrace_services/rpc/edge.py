@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
-from headrace.core.errors import FieldsInvalid, ServiceError
+from headrace.core import limits
+from headrace.core.errors import FieldsInvalid, MessageTooLarge, ServiceError
 from headrace_services.rpc.auth import OPEN_METHODS, BasicAuth
 from headrace_services.rpc.errors import DETAILS_KEY, grpc_code, service_error, status_of
 
@@ -24,6 +25,8 @@ __all__ = ["CLIENT_HEADER", "SERVER_HEADER", "Activity", "Edge"]
 
 CLIENT_HEADER: Final = "headrace-client"
 SERVER_HEADER: Final = "headrace-server"
+
+_SLACK_BYTES: Final = 64 * 1024
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -44,8 +47,11 @@ class Activity:
         self.last_at = monotonic()
 
     @contextlib.contextmanager
-    def call(self) -> Any:
-        """Counts one call while it is served."""
+    def call(self, method: str) -> Generator[None]:
+        """Counts one call while it is served; asking for the health is no need of the server."""
+        if method in OPEN_METHODS:
+            yield
+            return
         self.open_calls += 1
         self.touch()
         try:
@@ -124,10 +130,12 @@ class Edge(grpc.aio.ServerInterceptor):
         decode = _decoder(handler)
 
         async def serve(request: Any, context: _Context) -> Any:
-            with self._activity.call():
+            with self._activity.call(method):
                 try:
                     await self._greet(context)
-                    return await behaviour(decode(request), self._call(method, handler, context))
+                    response = await behaviour(decode(request), self._call(method, handler, context))
+                    _check_size(response)
+                    return response
                 except Exception as error:
                     await _fail(context, error, method)
 
@@ -147,7 +155,7 @@ class Edge(grpc.aio.ServerInterceptor):
             return write
 
         async def serve(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with self._activity.call():
+            with self._activity.call(method):
                 try:
                     await self._greet(context)
                     call = self._call(method, handler, context)
@@ -160,7 +168,7 @@ class Edge(grpc.aio.ServerInterceptor):
         return serve
 
     async def _greet(self, context: _Context) -> None:
-        """Tells the server's version to a client that tells its own, and to every stream at once."""
+        """Tells the server's version to a client that tells its own; to others it would be a message more."""
         metadata = context.invocation_metadata() or ()
         if any(key == CLIENT_HEADER for key, _ in metadata):
             await context.send_initial_metadata(self._header)
@@ -187,6 +195,17 @@ def _decoder(handler: _Handler) -> Callable[[Any], Any]:
             yield one(data)
 
     return many if handler.request_streaming else one
+
+
+def _check_size(response: Message) -> None:
+    """Refuses to send what the caller would refuse to receive."""
+    size = response.ByteSize()
+    if size > limits.TRANSPORT_MESSAGE_BYTES - _SLACK_BYTES:
+        raise MessageTooLarge(
+            f"The answer has {size} bytes; up to {limits.TRANSPORT_MESSAGE_BYTES} can travel. "
+            "Ask for less at a time: a smaller page_size, or the view BASIC.",
+            facts={"max_bytes": str(limits.TRANSPORT_MESSAGE_BYTES), "bytes": str(size)},
+        )
 
 
 async def _fail(context: _Context, error: Exception, method: str) -> NoReturn:

@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from grpc_health.v1 import _async as health_aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2 as pb
 
-__all__ = ["Health"]
+from headrace.core.errors import ObjectNotFound
+from headrace_services.rpc.binding import handlers
+from headrace_services.rpc.call import Call
+
+__all__ = ["HEALTH_SERVICE", "Health"]
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+_Response = pb.HealthCheckResponse
 
 
 class Health:
-    """The health of the server ("") and of each service, by full name."""
+    """The health of the server ("") and of each service, by full name. Belongs to one event loop."""
+
+    # Its messages are not in our schema, and have no rules.
+    checks_itself = frozenset({"Check", "Watch"})
 
     def __init__(self, services: Sequence[str]) -> None:
-        servicer: Any = getattr(health_aio, "HealthServicer")  # noqa: B009
-        self._servicer = servicer()
-        self._services = ("", *services)
+        self._services = frozenset(("", *services))
+        self._status = _Response.NOT_SERVING
+        self._is_stopping = False
+        self._changed = asyncio.Event()
 
     def add_to(self, server: Any) -> None:
-        """Puts the service on a server."""
-        add: Any = getattr(health_pb2_grpc, "add_HealthServicer_to_server")  # noqa: B009
-        add(self._servicer, server)
+        """Puts the service on a gRPC server."""
+        descriptor: Any = pb.DESCRIPTOR.services_by_name["Health"]
+        server.add_generic_rpc_handlers([handlers(descriptor, self)])
 
-    async def set_serving(self) -> None:
+    def set_serving(self) -> None:
         """Takes calls."""
-        for service in self._services:
-            await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._set(_Response.SERVING)
 
-    async def set_stopping(self) -> None:
+    def set_stopping(self) -> None:
         """Takes no new calls, and never will again."""
-        await self._servicer.enter_graceful_shutdown()
+        self._is_stopping = True
+        self._set(_Response.NOT_SERVING)
+
+    def _set(self, status: pb.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        self._status = status
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(self, request: pb.HealthCheckRequest, call: Call) -> pb.HealthCheckResponse:
+        if request.service not in self._services:
+            raise ObjectNotFound.of("service", request.service)
+        return _Response(status=self._status)
+
+    async def Watch(
+        self, request: pb.HealthCheckRequest, call: Call
+    ) -> AsyncIterator[pb.HealthCheckResponse]:
+        known = request.service in self._services
+        while True:
+            changed = self._changed
+            yield _Response(status=self._status if known else _Response.SERVICE_UNKNOWN)
+            if self._is_stopping:
+                return
+            await changed.wait()

@@ -194,7 +194,7 @@ class RecordStream:
         """One acknowledgement for every finished batch at the head of the queue."""
         durable: int | None = None
         results: list[tuple[int, EntryOutcome]] = []
-        while self._batches and self._batches[0].outcome.done():
+        while self._batches and self._batches[0].outcome.done() and len(results) < limits.BATCH_ENTRIES:
             batch = self._batches[0]
             if durable is not None and batch.outcome.exception() is not None:
                 break  # first say what is durable, then fail

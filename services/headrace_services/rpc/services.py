@@ -21,7 +21,7 @@ from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.binding import handlers
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.flows import FlowService
-from headrace_services.rpc.health import Health
+from headrace_services.rpc.health import HEALTH_SERVICE, Health
 from headrace_services.rpc.logs import LogService
 from headrace_services.rpc.records import RecordService
 from headrace_services.rpc.reflection import add_reflection
@@ -81,5 +81,5 @@ def register(server: grpc.aio.Server, services: Services) -> Health:
     server.add_generic_rpc_handlers([handlers(service, servicer) for service, servicer in bound])
     health = Health(names)
     health.add_to(server)
-    add_reflection(server, [*names, "grpc.health.v1.Health"])
+    add_reflection(server, [*names, HEALTH_SERVICE])
     return health

@@ -7,10 +7,11 @@ instead of every step, and costs no memory.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from headrace.core import limits
 from headrace.core.clock import Clock
 from headrace.core.errors import ServerDraining
 from headrace.v1.log_pb2 import LogEntry
@@ -228,9 +229,9 @@ class LogTail:
             if token != self._token:
                 self._token = token
                 fresh = [line for line in logs if not self._was_sent(line)] if self._sent else logs
-                if fresh:
+                for response in _messages(fresh, token):
                     self._pace.spoke()
-                    yield TailLogsResponse(logs=fresh, resume_token=token)
+                    yield response
                 continue
             self._sent.clear()
             if not synced or self._pace.bookmark_due:
@@ -239,19 +240,20 @@ class LogTail:
             await self._pace.wait()
 
     async def _last_lines(self) -> AsyncIterator[TailLogsResponse]:
-        newest: list[TailLogsResponse] = []
+        newest: list[list[LogEntry]] = []
         left, page_token = self._backfill, ""
         while left > 0:
             logs, page_token = await self._reader.list_logs(
                 self._filter, LOG_ORDER_NEWEST_FIRST, min(left, _BACKFILL_PAGE), page_token
             )
             self._sent.update(line.SerializeToString(deterministic=True) for line in logs)
-            newest.append(TailLogsResponse(logs=reversed(logs)))
+            newest.append(logs)
             left -= len(logs)
             if not page_token:
                 break
-        for response in reversed(newest):
-            yield response
+        for page in reversed(newest):
+            for response in _messages(page[::-1], ""):
+                yield response
 
     def _was_sent(self, line: LogEntry) -> bool:
         return line.SerializeToString(deterministic=True) in self._sent
@@ -259,6 +261,21 @@ class LogTail:
     def _bookmark(self) -> TailLogsResponse:
         self._pace.spoke()
         return TailLogsResponse(bookmark=_bookmark(self._clock.now()), resume_token=self._token)
+
+
+def _messages(lines: Sequence[LogEntry], token: str) -> Iterator[TailLogsResponse]:
+    """The lines in messages that can travel; only the last one has the token."""
+    response, size = TailLogsResponse(), 0
+    for line in lines:
+        length = line.ByteSize()
+        if response.logs and size + length > limits.MESSAGE_BYTES:
+            yield response
+            response, size = TailLogsResponse(), 0
+        response.logs.append(line)
+        size += length
+    if response.logs:
+        response.resume_token = token
+        yield response
 
 
 def _bookmark(now: int) -> Bookmark:
