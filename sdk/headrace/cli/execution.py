@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import sys
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -12,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli import text
 from headrace.cli.as_json import to_json
 from headrace.cli.failures import ExitCode
-from headrace.cli.live import open_view
+from headrace.cli.live import LineView, TreeView, View, can_draw
 from headrace.cli.options import Format
 from headrace.cli.output import emit_json, say
 from headrace.cli.progress import Progress
 from headrace.client import get_client
 from headrace.client.discovery import ensure_server
 from headrace.core.clock import SystemClock
+from headrace.logging.configuration import ensure_configured
 from headrace.recorder.observers import observe
 from headrace.settings import get_current_settings
 from headrace.v1.run_pb2 import Run
@@ -81,7 +84,13 @@ class _Watched:
         self.run = Run()
         """The flow run as it was recorded, without what only a server knows."""
         self._lock = threading.Lock()
-        self._view = open_view(self.progress, self._tops, self._lock)
+        self._view: View
+        if can_draw():
+            self._view = TreeView(self.progress, self._tops, self._lock)
+        else:
+            ensure_configured()
+            is_logged = logging.getLogger("headrace.flow_runs").isEnabledFor(logging.INFO)
+            self._view = LineView(sys.stderr, beside_logs=is_logged)
 
     @property
     def top(self) -> Node | None:

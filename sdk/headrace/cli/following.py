@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode
-from headrace.cli.live import LineView, View, open_view
+from headrace.cli.live import LineView, TreeView, View, can_draw
 from headrace.cli.options import FlowRunArgument, Output
 from headrace.cli.output import emit_json, say
 from headrace.cli.progress import Progress
@@ -72,9 +72,11 @@ async def _follow(client: HeadraceClient, run: Run, output: Format) -> None:
     def top() -> list[Node]:
         return [progress.nodes[run.id]] if run.id in progress.nodes else []
 
-    view: View = (
-        LineView(sys.stderr) if output != "table" else open_view(progress, top, lock, lines=sys.stdout)
-    )
+    view: View
+    if output == "table" and can_draw():
+        view = TreeView(progress, top, lock)
+    else:
+        view = LineView(sys.stdout if output == "table" else sys.stderr)
     filter = RunFilter(root_run_ids=[run.root_run_id or run.id])
     is_synced = False
     with view:

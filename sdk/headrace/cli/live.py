@@ -5,22 +5,22 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.cli import text
 from headrace.cli.trees import WIDE, tree_lines
-from headrace.core.clock import SystemClock
+from headrace.core.clock import SystemClock, from_micros
 from headrace.core.states import StateType
 
 if TYPE_CHECKING:
     from headrace.cli.progress import Node, Progress
 
-__all__ = ["LineView", "TreeView", "View", "open_view"]
+__all__ = ["LineView", "TreeView", "View", "can_draw"]
 
 FRAMES_PER_SECOND = 8
-LOG_LINES = 5
-_TOLD_OF_TASKS = frozenset({StateType.FAILED, StateType.CRASHED, StateType.CANCELLED, StateType.PAUSED})
+_BAD = frozenset({StateType.FAILED, StateType.CRASHED, StateType.CANCELLED, StateType.PAUSED})
 
 
 class View(Protocol):
@@ -35,27 +35,25 @@ class View(Protocol):
         ...
 
 
-def open_view(
-    progress: Progress, tops: Callable[[], Sequence[Node]], lock: Any, *, lines: Any = None
-) -> View:
-    """The tree if stdout and stderr are terminals, else lines.
-
-    Args:
-        progress: what to show.
-        tops: the runs whose trees are shown.
-        lock: held while `progress` is read; who changes it holds it too.
-        lines: where lines go; stderr if None.
-    """
-    if sys.stdout.isatty() and sys.stderr.isatty() and text.colours(sys.stderr):
-        return TreeView(progress, tops, lock)
-    return LineView(lines or sys.stderr)
+def can_draw() -> bool:
+    """Whether a tree can be drawn in place: stdout and stderr are a terminal that has colours."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and text.colours()
 
 
 class LineView:
-    """A line for each change worth telling: every one of flow runs, the bad ones of task runs."""
+    """A line for each change worth telling, in the form of log lines.
 
-    def __init__(self, stream: Any) -> None:
+    Told are flow runs, and how task runs ended; of a task with many runs, ever fewer.
+
+    Args:
+        stream: where lines go.
+        beside_logs: the engine's own log lines are shown as well, and tell of flow runs and of what failed.
+    """
+
+    def __init__(self, stream: Any, *, beside_logs: bool = False) -> None:
         self._stream = stream
+        self._beside_logs = beside_logs
+        self._completed: Counter[tuple[str, str]] = Counter()
 
     def __enter__(self) -> LineView:
         return self
@@ -64,16 +62,38 @@ class LineView:
         self._stream.flush()
 
     def changed(self, node: Node) -> None:
-        if not node.is_flow and node.state_type not in _TOLD_OF_TASKS:
-            return
-        seconds = node.seconds(SystemClock().now()) if node.is_final else None
-        took = f" after {text.elapsed(seconds)}" if seconds is not None else ""
-        why = (
-            f": {node.message.splitlines()[0]}" if node.message and node.state_type in _TOLD_OF_TASKS else ""
-        )
-        kind = f"Flow run {node.of} ·" if node.is_flow else "Task run"
-        line = text.clean(f"{kind} {node.name or node.id} is {node.state_name}{took}{why}")
-        print(line, file=self._stream, flush=True)
+        line = self._line(node)
+        if line:
+            moment = from_micros(SystemClock().now()).astimezone()
+            head = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} | STATE   | "
+            print(head + text.clean(line), file=self._stream, flush=True)
+
+    def _line(self, node: Node) -> str:
+        is_bad = node.state_type in _BAD
+        if node.state_type is StateType.PENDING or (self._beside_logs and (node.is_flow or is_bad)):
+            return ""
+        if not node.is_flow and not is_bad:
+            return self._completion(node) if node.state_type is StateType.COMPLETED else ""
+        why = f": {node.message.splitlines()[0]}" if node.message and is_bad else ""
+        return f"{_named(node)} - {node.state_name}{_took(node)}{why}"
+
+    def _completion(self, node: Node) -> str:
+        self._completed[node.parent_id, node.of] += 1
+        count = self._completed[node.parent_id, node.of]
+        if count <= WIDE:
+            return f"{_named(node)} - {node.state_name}{_took(node)}"
+        # 10, 20, ... 90, 100, 200, ... 900, 1000, ...
+        step = max(10, 10 ** (len(str(count)) - 1))
+        return f"Task {node.of!r} - {count} runs completed" if count % step == 0 else ""
+
+
+def _named(node: Node) -> str:
+    return f"{'Flow' if node.is_flow else 'Task'} run {node.name or node.id!r}"
+
+
+def _took(node: Node) -> str:
+    seconds = node.seconds(SystemClock().now()) if node.is_final else None
+    return f" after {text.elapsed(seconds)}" if seconds is not None else ""
 
 
 class TreeView:
@@ -115,9 +135,7 @@ class TreeView:
         size = shutil.get_terminal_size((100, 30))
         is_last = self._stop.is_set()
         with self._lock:
-            lines = self._fitting(size.lines - LOG_LINES - 3, is_last)
-            if not is_last:
-                lines.extend(self._last_logs(size.columns))
+            lines = self._fitting(size.lines - 2, is_last)
         rendered = Text.from_ansi("\n".join(lines))
         rendered.no_wrap = True
         rendered.overflow = "ellipsis"
@@ -131,12 +149,3 @@ class TreeView:
             if len(lines) <= room or is_last:
                 return lines
         return [*lines[: max(1, room - 1)], f"… and {len(lines) - room + 1} more lines"]
-
-    def _last_logs(self, columns: int) -> list[str]:
-        shown: list[str] = []
-        for run_id, message in list(self._progress.logs)[-LOG_LINES:]:
-            node = self._progress.nodes.get(run_id)
-            name = node.name if node else run_id
-            first = message.splitlines()[0] if message else ""
-            shown.append(f"\x1b[90m  {text.clean(f'{name}: {first}')[: columns - 3]}\x1b[0m")
-        return shown

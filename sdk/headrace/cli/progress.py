@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,12 @@ from headrace.core.states import StateType, default_name
 from headrace.v1.run_pb2 import RunKind
 
 if TYPE_CHECKING:
-    from headrace.v1.log_pb2 import LogEntry
     from headrace.v1.record_service_pb2 import RecordEntry
     from headrace.v1.run_pb2 import Run
     from headrace.v1.run_service_pb2 import RunGraphNode
     from headrace.v1.state_pb2 import State
 
 __all__ = ["Node", "Progress"]
-
-KEPT_LOG_LINES = 200
 
 
 @dataclass(slots=True)
@@ -67,12 +63,10 @@ class Node:
 
 
 class Progress:
-    """Runs by id with their states, and the last log lines."""
+    """Runs by id, with their states."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self.logs: deque[tuple[str, str]] = deque(maxlen=KEPT_LOG_LINES)
-        """Run id and message of the last log lines."""
         self.changes = 0
         """Grows with every change: what is drawn may be kept while it does not."""
         self._waiting: dict[str, list[str]] = {}
@@ -92,8 +86,6 @@ class Progress:
             return self.take_run(entry.run)
         if kind == "state":
             return self.take_state(entry.state.attempt.run_id, entry.state.state)
-        if kind == "log":
-            self.take_log(entry.log)
         return None
 
     def take_run(self, run: Run) -> Node | None:
@@ -147,11 +139,6 @@ class Progress:
             node.ended_at = None
         self.changes += 1
         return node if changed else None
-
-    def take_log(self, entry: LogEntry) -> None:
-        """Learn a log line."""
-        self.logs.append((entry.run_id, entry.message))
-        self.changes += 1
 
     def forget(self, run_id: str) -> None:
         """The run was deleted."""

@@ -40,7 +40,7 @@ def load_flow(entrypoint: str) -> Flow[..., Any]:
 
 
 def _load_file(path: Path) -> ModuleType:
-    path = path.expanduser()
+    typed, path = path, path.expanduser()
     if not path.is_file():
         what = "a folder" if path.is_dir() else "not there"
         near = nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
@@ -58,7 +58,7 @@ def _load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise _broken(str(path), error) from error
+        raise _broken(str(typed), error) from error
     return module
 
 
