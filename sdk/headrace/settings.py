@@ -41,8 +41,18 @@ ENV_PREFIX = "HEADRACE_"
 PEER_PREFIX = "PREFECT_"
 DEFAULT_PROFILE = "default"
 _MIB = 1024 * 1024
-# Read by the server's own settings, which have the same sources.
-_OTHER_FAMILIES = ("server_", "test_")
+# Read by others: the server's settings, what replaces a value of the logging configuration, and what a parent
+# process tells a child (`HEADRACE__...`).
+_OTHER_FAMILIES = (
+    "server_",
+    "test_",
+    "logging_formatters_",
+    "logging_filters_",
+    "logging_handlers_",
+    "logging_loggers_",
+    "logging_root_",
+    "_",
+)
 _SELECTORS = ("profile", "compat")
 _ADDRESS = re.compile(r"(?:(?:http|grpc)://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})/?")
 

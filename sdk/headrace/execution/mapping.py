@@ -6,13 +6,13 @@ import inspect
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from headrace.exceptions import MappingLengthMismatch, MappingMissingIterable
 from headrace.futures import HeadraceFuture
 from headrace.states import State
 from headrace.upstreams import collect_inputs, resolve_inputs
-from headrace.utilities.annotations import allow_failure, quote, unmapped
+from headrace.utilities.annotations import BaseAnnotation, allow_failure, quote, unmapped
 
 __all__ = ["Spread", "spread"]
 
@@ -112,7 +112,8 @@ def _lay_out(argument: _Argument) -> None:
 def _unwrapped(value: Any) -> tuple[Any, Callable[[Any], Any]]:
     """What an annotation is round, and how to put it back round each item."""
     if isinstance(value, (allow_failure, quote)):
-        return value.unwrap(), value.rewrap
+        annotation = cast("BaseAnnotation[Any]", value)
+        return annotation.value, annotation.rewrap
     return value, lambda item: item
 
 
