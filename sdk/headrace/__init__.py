@@ -18,9 +18,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace import runtime as runtime
+    from headrace.client import get_client as get_client
     from headrace.context import tags as tags
     from headrace.flows import Flow as Flow
     from headrace.flows import flow as flow
+    from headrace.logging import get_run_logger as get_run_logger
     from headrace.states import State as State
     from headrace.tasks import Task as Task
     from headrace.tasks import task as task
@@ -35,8 +38,11 @@ __all__ = [
     "Task",
     "allow_failure",
     "flow",
+    "get_client",
+    "get_run_logger",
     "opaque",
     "quote",
+    "runtime",
     "tags",
     "task",
     "unmapped",
@@ -48,6 +54,8 @@ _HOMES = {
     "Task": "headrace.tasks",
     "allow_failure": "headrace.utilities.annotations",
     "flow": "headrace.flows",
+    "get_client": "headrace.client",
+    "get_run_logger": "headrace.logging",
     "opaque": "headrace.utilities.annotations",
     "quote": "headrace.utilities.annotations",
     "tags": "headrace.context",
@@ -57,6 +65,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "runtime":
+        return import_module("headrace.runtime")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,6 +25,8 @@ from headrace.execution.blocking import BLOCKING
 from headrace.execution.generators import EMITTING, EMITTING_LOOP, aiterate, iterate
 from headrace.execution.loop import LOOP
 from headrace.execution.ownership import owning, owning_if_root, terminating, terminating_loop
+from headrace.logging.configuration import ensure_configured
+from headrace.logging.prints import watch_prints
 from headrace.runs import FlowRun, Owner, TaskRun
 from headrace.settings import get_current_settings
 from headrace.states import State
@@ -58,6 +60,7 @@ def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for:
     if parent is None:
         run = TaskRun(run_id, task.name, run_id, Owner(run_id), task_name=task.name, dynamic_key="0")
         flow = None
+        ensure_configured()
         log_prints = task.log_prints
         if log_prints is None:
             log_prints = get_current_settings().logging_log_prints
@@ -77,6 +80,8 @@ def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for:
             run.dynamic_key = flow.next_key(task.task_key)
         log_prints = parent.log_prints if task.log_prints is None else task.log_prints
         persist = parent.persist_result if task.persist_result is None else task.persist_result
+    if log_prints:
+        watch_prints()
     run.task_key = task.task_key
     run.parameters = parameters
     run.persist_result = persist
@@ -236,12 +241,15 @@ def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for:
     run = FlowRun(run_id, slug(random), run_id, Owner(run_id), flow_name=flow.name)
     log_prints, persist = flow.log_prints, flow.persist_result
     if parent is None:
+        ensure_configured()
         log_prints = settings.logging_log_prints if log_prints is None else log_prints
         run.root_flow_run_id = run_id
     else:
         _attach(run, parent)
         log_prints = parent.log_prints if log_prints is None else log_prints
         persist = parent.persist_result if persist is None else persist
+    if log_prints:
+        watch_prints()
     run.flow_version = flow.version
     run.parameters = parameters
     run.persist_result = persist
