@@ -18,6 +18,8 @@ BREACHES = {
     "services/headrace_services/rpc/breach.py": "import headrace_services.loops.breach",
     "services/headrace_services/loops/breach.py": "import headrace.settings",
     "sdk/headrace/breach.py": "import headrace_services.loops.breach",
+    "sdk/headrace/cli/breach.py": "import sqlalchemy",
+    "sdk/headrace/engine/breach.py": "import grpc",
     "sdk/headrace/core/breach.py": "import asyncio",
 }
 
@@ -41,6 +43,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
         "headrace_services.rpc.breach -> headrace_services.loops.breach",
         "headrace_services.loops.breach -> headrace.settings",
         "headrace.breach -> headrace_services.loops.breach",
+        "headrace.cli.breach -> sqlalchemy",
+        "headrace.engine.breach -> grpc",
         "headrace.core.breach -> asyncio",
     ],
 )
