@@ -192,7 +192,7 @@ def pipeline(
 
     wettest = max(summaries, key=lambda summary: summary.rain_mm)
     log.info("the wettest year was %s with %.0f mm", wettest.period, wettest.rain_mm)
-    print(f"{table(summaries)}\n\nThe report is in {report}")
+    print(f"Seattle, year by year:\n\n{table(summaries)}\n\nThe report is in {report}")
     return summaries
 
 
