@@ -57,7 +57,7 @@ def invoke(entry: Command | Noun | Plugin, words: list[str]) -> int:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         error.verbose = False
-        raise CliError(one_line(str(error)), _see(words), code=ExitCode.USAGE) from None
+        raise CliError(one_line(str(error)), _see(entry, words), code=ExitCode.USAGE) from None
     result = command(*bound.args, **bound.kwargs)
     if inspect.iscoroutine(result):
         result = asyncio.run(_as_coroutine(result))
@@ -68,6 +68,6 @@ async def _as_coroutine(result: Coroutine[Any, Any, Any]) -> Any:
     return await result
 
 
-def _see(words: list[str]) -> str:
-    named = " ".join(["headrace", *(w for w in words[:2] if not w.startswith("-"))])
-    return f"See `{named} --help`."
+def _see(entry: Command | Noun | Plugin, words: list[str]) -> str:
+    named = words[:1] if isinstance(entry, Command) else [w for w in words[:2] if not w.startswith("-")]
+    return f"See `{' '.join(['headrace', *named])} --help`."

@@ -28,11 +28,15 @@ def run(
         tuple[str, ...],
         Parameter(
             name=["--param", "-p"],
+            allow_leading_hyphen=True,
             help="NAME=VALUE for a parameter: JSON if VALUE is JSON, else text. Repeatable.",
         ),
     ] = (),
     params: Annotated[
-        str | None, Parameter(help="All parameters as one JSON object; - reads it from stdin.")
+        str | None,
+        Parameter(
+            allow_leading_hyphen=True, help="All parameters as one JSON object; - reads it from stdin."
+        ),
     ] = None,
     name: Annotated[str | None, Parameter(help="Name of the flow run.")] = None,
     tag: Annotated[
