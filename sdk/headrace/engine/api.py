@@ -99,10 +99,11 @@ class Ops(Protocol):
         """Everything that a generator or async generator still yields."""
         ...
 
-    def limit(
-        self, seconds: float | None, error: Callable[[], TimeoutError]
-    ) -> AbstractAsyncContextManager[None]:
-        """Interrupt what runs inside once `seconds` have passed, and raise `error()`."""
+    def limit(self, seconds: float, error: TimeoutError) -> AbstractAsyncContextManager[None]:
+        """Interrupt what runs inside once `seconds` have passed, and raise `error`.
+
+        It is raised also when the inside ran to its end in spite of the interruption.
+        """
         ...
 
     def crash_message(self, error: BaseException) -> str:
