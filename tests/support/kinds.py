@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ def of_kind(kind: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fn)
     async def body(*args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
-        return await result if asyncio.iscoroutine(result) else result
+        return await result if inspect.iscoroutine(result) else result
 
     return body
 
@@ -28,4 +29,4 @@ def of_kind(kind: str, fn: Callable[..., Any]) -> Callable[..., Any]:
 def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
     """Call a flow or task of either kind to its end, outside of any loop."""
     result = subject(*args, **kwargs)
-    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
