@@ -8,20 +8,45 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from types import CodeType
-from typing import Any, Final, Generic, ParamSpec, Self
+from typing import Any, Final, Generic, ParamSpec, Self, cast
 
 from typing_extensions import TypeVar
 
 from headrace.exceptions import InvalidNameError
 from headrace.parameters import Binder
 
-__all__ = ["Decorated", "callable_name", "check_name", "hook_list", "positive_timeout"]
+__all__ = [
+    "UNSET",
+    "Decorated",
+    "Hook",
+    "RunName",
+    "callable_name",
+    "check_name",
+    "checked_run_name",
+    "chosen",
+    "code_of",
+    "count_of_retries",
+    "hook_list",
+    "positive_timeout",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any, covariant=True)
 
 Hook = Callable[..., Any]
+RunName = str | Callable[..., str]
+"""A format string over the parameters, or a function that gives the name."""
 _BANNED: Final = ("/", "%", "&", ">", "<")
+
+
+class _Unset:
+    """The value of an option that was not given, where None means something."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+UNSET: Final[Any] = _Unset()
 
 
 class Decorated(Generic[P, R]):
@@ -50,12 +75,13 @@ class Decorated(Generic[P, R]):
             ReservedArgumentError: one of its parameters has a name that calls need for themselves.
         """
         # Above a classmethod or staticmethod: the function is below, the binding is the descriptor's.
-        self._descriptor = fn if isinstance(fn, (classmethod, staticmethod)) else None
-        if self._descriptor is not None:
+        is_descriptor = isinstance(fn, (classmethod, staticmethod))
+        self._descriptor: Any = fn if is_descriptor else None
+        if is_descriptor:
             fn = self._descriptor.__func__
         if not callable(fn):
             raise TypeError("'fn' must be callable")
-        self.fn = fn
+        self.fn = cast("Callable[P, R]", fn)
         self._binds = self._descriptor is None and hasattr(type(fn), "__get__")
         inner = _innermost(fn)
         self.isgenerator = inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)
@@ -63,9 +89,9 @@ class Decorated(Generic[P, R]):
         self.isasync = self.is_coroutine or inspect.isasyncgenfunction(inner)
         self.binder = Binder(fn)
         self._bound_binder: Binder | None = None
-        functools.update_wrapper(self, fn, updated=())
-        # With these, `inspect.iscoroutinefunction` and others take the object for the function it is.
-        for name in ("__code__", "__defaults__", "__kwdefaults__"):
+        self.__wrapped__ = fn
+        # With the last three, `inspect.iscoroutinefunction` and others take the object for a function.
+        for name in (*functools.WRAPPER_ASSIGNMENTS, "__code__", "__defaults__", "__kwdefaults__"):
             if hasattr(fn, name):
                 setattr(self, name, getattr(fn, name))
 
@@ -74,8 +100,9 @@ class Decorated(Generic[P, R]):
         return self.binder.signature
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
-        if isinstance(self._descriptor, classmethod):
-            return self._bound(self._descriptor.__get__(instance, owner))
+        descriptor = self._descriptor
+        if isinstance(cast("object", descriptor), classmethod):
+            return self._bound(descriptor.__get__(instance, owner))
         if instance is None or not self._binds:
             return self
         return self._bound(self.fn.__get__(instance, owner))  # type: ignore[attr-defined]
@@ -91,16 +118,15 @@ class Decorated(Generic[P, R]):
         bound._descriptor = None
         return bound
 
-    def _again(self, cls: type[Self], **options: Any) -> Self:
-        """The same function with other options, bound to the same instance if it is a method."""
-        again = cls(self.fn if self._descriptor is None else self._descriptor, **options)  # type: ignore[call-arg]
-        if again.binder.signature != self.binder.signature:
-            again.binder = self.binder
-        return again
+    @property
+    def _undecorated(self) -> Any:
+        """What to decorate again for the same function with other options."""
+        return self.fn if self._descriptor is None else self._descriptor
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if self.__module__ != "__main__" and _lookup(self.__module__, self.__qualname__) is self:
-            return self.__qualname__
+        qualname = getattr(self, "__qualname__", "")
+        if self.__module__ != "__main__" and _lookup(self.__module__, qualname) is self:
+            return qualname
         return (_restored, (type(self), vars(self).copy()))
 
     def __repr__(self) -> str:
@@ -108,8 +134,8 @@ class Decorated(Generic[P, R]):
 
 
 def _restored(cls: type[Any], attributes: dict[str, Any]) -> Any:
-    restored = cls.__new__(cls)
-    vars(restored).update(attributes)
+    restored: Any = object.__new__(cls)
+    restored.__dict__.update(attributes)
     return restored
 
 
@@ -158,7 +184,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def hook_list(option: str, hooks: Iterable[Hook] | None, decorator: str) -> list[Hook]:
+def hook_list(option: str, hooks: Any, decorator: str) -> list[Hook]:
     """The hooks of an option.
 
     Raises:
@@ -169,14 +195,14 @@ def hook_list(option: str, hooks: Iterable[Hook] | None, decorator: str) -> list
     example = f"Please provide a list of hooks to '{option}':\n\n@{decorator}({option}=[hook1, hook2])"
     if callable(hooks) or not isinstance(hooks, Iterable) or isinstance(hooks, str):
         raise TypeError(f"Expected iterable for '{option}'; got {type(hooks).__name__} instead. {example}")
-    listed = list(hooks)
+    listed: list[Any] = [*hooks]
     for hook in listed:
         if not callable(hook):
             raise TypeError(f"Expected callables in '{option}'; got {type(hook).__name__} instead. {example}")
     return listed
 
 
-def positive_timeout(seconds: float | None) -> float | None:
+def positive_timeout(seconds: Any) -> float | None:
     """A time limit in seconds; None for none.
 
     Raises:
@@ -190,3 +216,40 @@ def positive_timeout(seconds: float | None) -> float | None:
     if seconds < 0:
         raise ValueError(f"'timeout_seconds' must not be negative, got {seconds!r}")
     return float(seconds)
+
+
+def count_of_retries(retries: Any, default: int) -> int:
+    """The number of retries; `default` for None.
+
+    Raises:
+        ValueError: it is negative.
+        TypeError: it is no integer.
+    """
+    if retries is None:
+        return default
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        raise TypeError(f"'retries' must be an integer, not {retries!r}")
+    if retries < 0:
+        raise ValueError(f"'retries' must not be negative, got {retries}")
+    return retries
+
+
+def checked_run_name(option: str, template: RunName | None) -> RunName | None:
+    """The option `flow_run_name` or `task_run_name`.
+
+    Raises:
+        TypeError: neither a string nor callable.
+    """
+    if template is not None and not isinstance(template, str) and not callable(template):
+        raise TypeError(f"Expected string or callable for '{option}'; got {type(template).__name__} instead.")
+    return template
+
+
+def chosen(options: dict[str, tuple[Any, Any]], not_given: object) -> dict[str, Any]:
+    """Options of `with_options`: each as it was given, or as it is when it was `not_given`.
+
+    Args:
+        options: what was given and what is, by name.
+        not_given: what stands for an option that was not given.
+    """
+    return {name: held if given is not_given else given for name, (given, held) in options.items()}

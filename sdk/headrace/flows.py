@@ -6,21 +6,26 @@ def nightly(day: date) -> int: ...
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from typing_extensions import TypeVar as DefaultTypeVar
 
 from headrace.decorated import (
+    UNSET,
     Decorated,
     Hook,
+    RunName,
     callable_name,
     check_name,
+    checked_run_name,
+    chosen,
     code_of,
+    count_of_retries,
     hook_list,
     positive_timeout,
 )
@@ -37,19 +42,6 @@ __all__ = ["Flow", "flow"]
 P = ParamSpec("P")
 R = DefaultTypeVar("R", default=Any, covariant=True)
 H = TypeVar("H", bound=Hook)
-
-FlowRunName = str | Callable[..., str]
-"""A format string over the parameters, or a function that gives the name."""
-
-
-class _Unset:
-    """The value of an option that was not given."""
-
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-_UNSET: Final[Any] = _Unset()
 
 
 class Flow(Decorated[P, R]):
@@ -71,7 +63,7 @@ class Flow(Decorated[P, R]):
         *,
         name: str | None = None,
         version: str | None = None,
-        flow_run_name: FlowRunName | None = None,
+        flow_run_name: RunName | None = None,
         retries: int | None = None,
         retry_delay_seconds: float | None = None,
         task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
@@ -90,8 +82,8 @@ class Flow(Decorated[P, R]):
         settings = get_current_settings()
         self.name = check_name(name or _default_name(self.fn))
         self._version = version
-        self.flow_run_name = _checked_run_name(flow_run_name)
-        self.retries = settings.flows_default_retries if retries is None else _count(retries)
+        self.flow_run_name = checked_run_name("flow_run_name", flow_run_name)
+        self.retries = count_of_retries(retries, settings.flows_default_retries)
         if retry_delay_seconds is None:
             retry_delay_seconds = settings.flows_default_retry_delay_seconds
         self.retry_delay_seconds = _seconds(retry_delay_seconds)
@@ -192,15 +184,15 @@ class Flow(Decorated[P, R]):
         *,
         name: str | None = None,
         version: str | None = None,
-        flow_run_name: FlowRunName | None = _UNSET,
-        retries: int | None = _UNSET,
-        retry_delay_seconds: float | None = _UNSET,
+        flow_run_name: RunName | None = UNSET,
+        retries: int | None = UNSET,
+        retry_delay_seconds: float | None = UNSET,
         task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
         description: str | None = None,
-        timeout_seconds: float | None = _UNSET,
+        timeout_seconds: float | None = UNSET,
         validate_parameters: bool | None = None,
-        persist_result: bool | None = _UNSET,
-        log_prints: bool | None = _UNSET,
+        persist_result: bool | None = UNSET,
+        log_prints: bool | None = UNSET,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_cancellation: list[Hook] | None = None,
@@ -208,7 +200,7 @@ class Flow(Decorated[P, R]):
         on_running: list[Hook] | None = None,
     ) -> Flow[P, R]:
         """A new flow of the same function, with other options; those not given stay as they are."""
-        plain: dict[str, tuple[Any, Any]] = {
+        plain = {
             "name": (name, self.name),
             "version": (version, self._version),
             "task_runner": (task_runner, self._task_runner),
@@ -220,7 +212,7 @@ class Flow(Decorated[P, R]):
             "on_crashed": (on_crashed, self.on_crashed_hooks),
             "on_running": (on_running, self.on_running_hooks),
         }
-        nullable: dict[str, tuple[Any, Any]] = {
+        nullable = {
             "flow_run_name": (flow_run_name, self.flow_run_name),
             "retries": (retries, self.retries),
             "retry_delay_seconds": (retry_delay_seconds, self.retry_delay_seconds),
@@ -228,9 +220,7 @@ class Flow(Decorated[P, R]):
             "persist_result": (persist_result, self.persist_result),
             "log_prints": (log_prints, self.log_prints),
         }
-        options = {key: held if given is None else given for key, (given, held) in plain.items()}
-        options |= {key: held if given is _UNSET else given for key, (given, held) in nullable.items()}
-        return self._again(Flow, **options)
+        return Flow(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
 
     def on_completion(self, fn: H) -> H:
         """Call `fn(flow, flow_run, state)` when a run has completed."""
@@ -263,7 +253,7 @@ def _default_name(fn: Callable[..., Any]) -> str:
     return "unknown-lambda" if name == "<lambda>" else name.replace("_", "-")
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def _file_hash(path: str) -> str | None:
     try:
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
@@ -271,30 +261,14 @@ def _file_hash(path: str) -> str | None:
         return None
 
 
-def _count(retries: Any) -> int:
-    if isinstance(retries, bool) or not isinstance(retries, int):
-        raise TypeError(f"'retries' must be an integer, not {retries!r}")
-    if retries < 0:
-        raise ValueError(f"'retries' must not be negative, got {retries}")
-    return retries
-
-
 def _seconds(delay: Any) -> float:
     if isinstance(delay, bool) or not isinstance(delay, (int, float)):
         raise TypeError(
-            f"'retry_delay_seconds' of a flow must be one number of seconds, not {delay!r}; lists are for tasks."
+            f"'retry_delay_seconds' of a flow must be a number of seconds, not {delay!r}: lists are for tasks"
         )
     if delay < 0:
         raise ValueError(f"'retry_delay_seconds' must not be negative, got {delay!r}")
     return delay
-
-
-def _checked_run_name(template: FlowRunName | None) -> FlowRunName | None:
-    if template is not None and not isinstance(template, str) and not callable(template):
-        raise TypeError(
-            f"Expected string or callable for 'flow_run_name'; got {type(template).__name__} instead."
-        )
-    return template
 
 
 @overload
@@ -306,7 +280,7 @@ def flow(
     *,
     name: str | None = None,
     version: str | None = None,
-    flow_run_name: FlowRunName | None = None,
+    flow_run_name: RunName | None = None,
     retries: int | None = None,
     retry_delay_seconds: float | None = None,
     task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
@@ -352,8 +326,8 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
         ValueError: an option is out of range.
     """
     if fn is None:
-        return lambda fn: Flow(fn, **options)
-    if not (callable(fn) or isinstance(fn, (classmethod, staticmethod))):
-        hint = f": write @flow(name={fn!r})" if isinstance(fn, str) else ""
-        raise TypeError(f"flow() takes a function or options by keyword, not {fn!r}{hint}.")
-    return Flow(fn, **options)
+        return partial(Flow, **options)
+    if isinstance(fn, (classmethod, staticmethod)) or callable(fn):
+        return Flow(cast("Any", fn), **options)
+    hint = f": write @flow(name={fn!r})" if isinstance(fn, str) else ""
+    raise TypeError(f"flow() takes a function or options by keyword, not {fn!r}{hint}.")

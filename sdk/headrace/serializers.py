@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from headrace.exceptions import SerializationError
 
@@ -85,7 +85,7 @@ class PickleSerializer:
 
         sink = io.BytesIO() if self.limit_bytes is None else _BoundedSink(self.limit_bytes)
         try:
-            cloudpickle.dump(obj, sink)
+            cast("Any", cloudpickle).dump(obj, sink)
         except TooLarge:
             raise
         except Exception as error:  # whatever a user's __reduce__ raises
@@ -131,7 +131,7 @@ def is_exact_json(value: object, budget: int = 10_000) -> bool:
 
 
 def _exact(value: Any, budget: list[int], depth: int) -> bool:
-    kind = type(value)
+    kind = cast("type[Any]", type(value))
     if kind in _PLAIN:
         return True
     if kind is float:

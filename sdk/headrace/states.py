@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast, overload
@@ -269,9 +269,9 @@ class State(Generic[R]):
         return _result(self, raise_on_failure)
 
     @overload
-    def aresult(self: State[R], raise_on_failure: Literal[True] = True) -> Coroutine[Any, Any, R]: ...
+    async def aresult(self: State[R], raise_on_failure: Literal[True] = True) -> R: ...
     @overload
-    def aresult(self: State[R], raise_on_failure: bool) -> Coroutine[Any, Any, R | BaseException]: ...
+    async def aresult(self: State[R], raise_on_failure: bool) -> R | BaseException: ...
     async def aresult(self, raise_on_failure: bool = True) -> Any:
         """The async twin of `result`."""
         return _result(self, raise_on_failure)
@@ -362,12 +362,14 @@ def get_state_exception(state: State[Any]) -> BaseException:
         return data
     if isinstance(data, str):
         return wrapper(data)
-    if isinstance(data, State):
-        return get_state_exception(cast("State[Any]", data))
+    if is_state(data):
+        # One that is not bad gives nothing to raise: its run has not ended, or has ended well.
+        return get_state_exception(data) if data.type in _WRAPPERS else wrapper(state.message or default)
     if is_state_iterable(data):
         return _first_exception(data)
     raise TypeError(
-        f"Unexpected result for failed state: {data!r} —— {type(data).__name__} cannot be resolved into an exception"
+        f"Unexpected result for failed state: {data!r}; a {type(data).__name__} "
+        "cannot be resolved into an exception"
     )
 
 
@@ -396,8 +398,8 @@ def is_state(value: object) -> TypeGuard[State[Any]]:
 def is_state_iterable(value: object) -> TypeGuard[Sequence[State[Any]]]:
     """Whether `value` is a list, tuple or set that holds states only, and at least one."""
     if isinstance(value, (list, tuple, set)):
-        items = cast("Iterable[object]", value)
-        return bool(value) and all(isinstance(item, State) for item in items)
+        items = cast("list[object]", value)
+        return bool(items) and all(isinstance(item, State) for item in items)
     return False
 
 
@@ -445,6 +447,11 @@ class StateGroup:
         return f"StateGroup<{self.counts_message()}>"
 
 
+def _named(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a state that is called `name` unless they say otherwise."""
+    return {"name": name, **fields}
+
+
 def Scheduled(
     cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any
 ) -> State[Any]:
@@ -462,21 +469,21 @@ def Scheduled(
 
 def Late(cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any) -> State[Any]:
     """SCHEDULED, and past its time."""
-    return Scheduled(cls, scheduled_time, **({"name": "Late"} | fields))
+    return Scheduled(cls, scheduled_time, **_named("Late", fields))
 
 
 def AwaitingRetry(
     cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any
 ) -> State[Any]:
     """SCHEDULED for another attempt after a failure."""
-    return Scheduled(cls, scheduled_time, **({"name": "AwaitingRetry"} | fields))
+    return Scheduled(cls, scheduled_time, **_named("AwaitingRetry", fields))
 
 
 def AwaitingConcurrencySlot(
     cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any
 ) -> State[Any]:
     """SCHEDULED until a concurrency limit has a free slot."""
-    return Scheduled(cls, scheduled_time, **({"name": "AwaitingConcurrencySlot"} | fields))
+    return Scheduled(cls, scheduled_time, **_named("AwaitingConcurrencySlot", fields))
 
 
 def Pending(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
@@ -486,12 +493,12 @@ def Pending(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
 
 def Submitting(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
     """PENDING: being handed to its infrastructure."""
-    return cls(type=StateType.PENDING, **({"name": "Submitting"} | fields))
+    return cls(type=StateType.PENDING, **_named("Submitting", fields))
 
 
 def InfrastructurePending(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
     """PENDING: waiting for its infrastructure to start."""
-    return cls(type=StateType.PENDING, **({"name": "InfrastructurePending"} | fields))
+    return cls(type=StateType.PENDING, **_named("InfrastructurePending", fields))
 
 
 def Running(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
@@ -501,7 +508,7 @@ def Running(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
 
 def Retrying(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
     """RUNNING, for the second time or more."""
-    return cls(type=StateType.RUNNING, **({"name": "Retrying"} | fields))
+    return cls(type=StateType.RUNNING, **_named("Retrying", fields))
 
 
 def Paused(
@@ -539,7 +546,7 @@ def Suspended(
     **fields: Any,
 ) -> State[Any]:
     """PAUSED, and the process has left."""
-    fields = {"name": "Suspended"} | fields
+    fields = _named("Suspended", fields)
     return Paused(cls, timeout_seconds, pause_expiration_time, True, pause_key, **fields)
 
 

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from typing_extensions import TypeVar as DefaultTypeVar
 
 from headrace.context import FlowRunContext
 from headrace.core.retry import Delays, exponential_backoff, normal_delays, valid_jitter_factor
-from headrace.decorated import Decorated, Hook, callable_name, code_of, hook_list, positive_timeout
+from headrace.decorated import (
+    UNSET,
+    Decorated,
+    Hook,
+    RunName,
+    callable_name,
+    checked_run_name,
+    chosen,
+    code_of,
+    count_of_retries,
+    hook_list,
+    positive_timeout,
+)
 from headrace.engine.codehash import code_hash
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
@@ -34,19 +47,6 @@ H = TypeVar("H", bound=Hook)
 RetryCondition = Callable[["Task[..., Any]", "TaskRun", "State[Any]"], Any]
 """Says whether a failed attempt is followed by another: called with the task, its run and the state in which
 the run would end. Plain or async."""
-
-TaskRunName = str | Callable[..., str]
-"""A format string over the parameters, or a function that gives the name."""
-
-
-class _Unset:
-    """The value of an option that was not given."""
-
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-_UNSET: Final[Any] = _Unset()
 
 
 class Task(Decorated[P, R]):
@@ -70,7 +70,7 @@ class Task(Decorated[P, R]):
         description: str | None = None,
         tags: Iterable[str] | None = None,
         version: str | None = None,
-        task_run_name: TaskRunName | None = None,
+        task_run_name: RunName | None = None,
         retries: int | None = None,
         retry_delay_seconds: Delays | None = None,
         retry_jitter_factor: float | None = None,
@@ -88,8 +88,8 @@ class Task(Decorated[P, R]):
         self.description = description or inspect.getdoc(self.fn)
         self.tags = _tag_set(tags)
         self.version = version
-        self.task_run_name = _checked_run_name(task_run_name)
-        self.retries = settings.tasks_default_retries if retries is None else _count(retries)
+        self.task_run_name = checked_run_name("task_run_name", task_run_name)
+        self.retries = count_of_retries(retries, settings.tasks_default_retries)
         if retry_delay_seconds is None:
             retry_delay_seconds = settings.tasks_default_retry_delay_seconds
         self.retry_delays = normal_delays(retry_delay_seconds, self.retries)
@@ -240,50 +240,39 @@ class Task(Decorated[P, R]):
         description: str | None = None,
         tags: Iterable[str] | None = None,
         version: str | None = None,
-        task_run_name: TaskRunName | None = _UNSET,
-        retries: int | None = _UNSET,
-        retry_delay_seconds: Delays | None = _UNSET,
-        retry_jitter_factor: float | None = _UNSET,
-        retry_condition_fn: RetryCondition | None = _UNSET,
-        persist_result: bool | None = _UNSET,
-        timeout_seconds: float | None = _UNSET,
-        log_prints: bool | None = _UNSET,
+        task_run_name: RunName | None = UNSET,
+        retries: int | None = UNSET,
+        retry_delay_seconds: Delays | None = UNSET,
+        retry_jitter_factor: float | None = UNSET,
+        retry_condition_fn: RetryCondition | None = UNSET,
+        persist_result: bool | None = UNSET,
+        timeout_seconds: float | None = UNSET,
+        log_prints: bool | None = UNSET,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_running: list[Hook] | None = None,
     ) -> Task[P, R]:
         """A new task of the same function, with other options; those not given stay as they are."""
-        retries = self.retries if retries is _UNSET else retries
-        changes: dict[str, Any] = {
-            "name": name,
-            "description": description,
-            "tags": tags,
-            "version": version,
-            "on_completion": on_completion,
-            "on_failure": on_failure,
-            "on_running": on_running,
+        plain = {
+            "name": (name, self.name),
+            "description": (description, self.description),
+            "tags": (tags, self.tags),
+            "version": (version, self.version),
+            "on_completion": (on_completion, self.on_completion_hooks),
+            "on_failure": (on_failure, self.on_failure_hooks),
+            "on_running": (on_running, self.on_running_hooks),
         }
-        current: dict[str, Any] = {
-            "name": self.name,
-            "description": self.description,
-            "tags": self.tags,
-            "version": self.version,
-            "on_completion": self.on_completion_hooks,
-            "on_failure": self.on_failure_hooks,
-            "on_running": self.on_running_hooks,
-        }
-        current |= {key: value for key, value in changes.items() if value is not None}
-        tristate: dict[str, tuple[Any, Any]] = {
+        nullable = {
             "task_run_name": (task_run_name, self.task_run_name),
-            "retry_delay_seconds": (retry_delay_seconds, list(self.retry_delays)),
+            "retries": (retries, self.retries),
+            "retry_delay_seconds": (retry_delay_seconds, self.retry_delays),
             "retry_jitter_factor": (retry_jitter_factor, self.retry_jitter_factor),
             "retry_condition_fn": (retry_condition_fn, self.retry_condition_fn),
             "persist_result": (persist_result, self.persist_result),
             "timeout_seconds": (timeout_seconds, self.timeout_seconds),
             "log_prints": (log_prints, self.log_prints),
         }
-        current |= {key: held if given is _UNSET else given for key, (given, held) in tristate.items()}
-        return self._again(Task, retries=retries, **current)
+        return Task(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
 
     def on_completion(self, fn: H) -> H:
         """Call `fn(task, task_run, state)` when a run has completed."""
@@ -305,8 +294,8 @@ def _runner(what: str) -> Any:
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError(
-            f"Task.{what}() needs a running flow, whose task runner runs the task. Call it in a flow, or call the "
-            "task itself."
+            f"Task.{what}() needs a running flow, whose task runner runs the task. Call it in a flow, or "
+            "call the task itself."
         )
     return context.task_runner
 
@@ -315,22 +304,6 @@ def _tag_set(tags: Iterable[str] | None) -> frozenset[str]:
     if isinstance(tags, str):
         raise TypeError(f"'tags' must be a collection of strings, not the string {tags!r}")
     return frozenset(tags or ())
-
-
-def _count(retries: Any) -> int:
-    if isinstance(retries, bool) or not isinstance(retries, int):
-        raise TypeError(f"'retries' must be an integer, not {retries!r}")
-    if retries < 0:
-        raise ValueError(f"'retries' must not be negative, got {retries}")
-    return retries
-
-
-def _checked_run_name(template: TaskRunName | None) -> TaskRunName | None:
-    if template is not None and not isinstance(template, str) and not callable(template):
-        raise TypeError(
-            f"Expected string or callable for 'task_run_name'; got {type(template).__name__} instead."
-        )
-    return template
 
 
 def _checked_condition(condition: RetryCondition | None) -> RetryCondition | None:
@@ -352,7 +325,7 @@ def task(
     description: str | None = None,
     tags: Iterable[str] | None = None,
     version: str | None = None,
-    task_run_name: TaskRunName | None = None,
+    task_run_name: RunName | None = None,
     retries: int | None = None,
     retry_delay_seconds: Delays | None = None,
     retry_jitter_factor: float | None = None,
@@ -395,11 +368,8 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         ValueError: an option is out of range.
     """
     if fn is None:
-        return lambda fn: Task(fn, **options)
-    if isinstance(fn, str) or not (callable(fn) or isinstance(fn, (classmethod, staticmethod))):
-        raise TypeError(
-            f"task() takes a function or options by keyword, not {fn!r}: write @task(name={fn!r})."
-            if isinstance(fn, str)
-            else f"task() takes a function or options by keyword, not {fn!r}."
-        )
-    return Task(fn, **options)
+        return partial(Task, **options)
+    if isinstance(fn, (classmethod, staticmethod)) or callable(fn):
+        return Task(cast("Any", fn), **options)
+    hint = f": write @task(name={fn!r})" if isinstance(fn, str) else ""
+    raise TypeError(f"task() takes a function or options by keyword, not {fn!r}{hint}.")

@@ -90,9 +90,7 @@ class Validator:
             if default is _EMPTY:
                 required += [name] if parameter.kind not in _VARIADIC else []
             else:
-                own["default"] = to_jsonable_python(
-                    default, fallback=lambda value: f"<{type(value).__name__}>"
-                )
+                own["default"] = to_jsonable_python(default, fallback=_type_name)
             properties[name] = own
         schema: dict[str, Any] = {"title": "Parameters", "type": "object", "properties": properties}
         if required:
@@ -109,6 +107,10 @@ class Validator:
             return adapter.json_schema(ref_template="#/definitions/{model}")
         except (PydanticInvalidForJsonSchema, PydanticUserError):
             return {}
+
+
+def _type_name(value: object) -> str:
+    return f"<{type(value).__name__}>"
 
 
 def _line(name: str, location: tuple[int | str, ...], message: str) -> str:
@@ -169,8 +171,9 @@ def _is_equal_container(given: Any, valid: Any) -> bool:
             and all(map(_is_same_value, old.values(), new.values()))
         )
     if isinstance(given, (set, frozenset)):
-        ids = {id(item) for item in cast("set[Any]", valid)}
-        return len(given) == len(valid) and all(id(item) in ids for item in cast("set[Any]", given))
+        before, after = cast("set[Any]", given), cast("set[Any]", valid)
+        ids = {id(item) for item in after}
+        return len(before) == len(after) and all(id(item) in ids for item in before)
     return False
 
 

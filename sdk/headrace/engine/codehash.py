@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["code_hash"]
 
@@ -59,7 +59,7 @@ def _parts(code: CodeType, doc: str | None, depth: int) -> list[bytes]:
 
 def _of_constant(const: object) -> str:
     if isinstance(const, frozenset):
-        return f"frozenset({sorted(map(_of_constant, const))})"
+        return f"frozenset({sorted(map(_of_constant, cast('frozenset[object]', const)))})"
     if isinstance(const, tuple):
-        return f"({', '.join(map(_of_constant, const))})"
+        return f"({', '.join(map(_of_constant, cast('tuple[object, ...]', const)))})"
     return f"{type(const).__name__}:{const!r}"

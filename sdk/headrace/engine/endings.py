@@ -18,11 +18,10 @@ from typing import Any, Final
 
 from headrace.core.states import StateType
 from headrace.exceptions import FlowRunTimeoutError, TaskRunTimeoutError
-from headrace.states import NO_DATA, State, StateGroup, is_state_iterable
+from headrace.states import NO_DATA, State, StateGroup, is_state, is_state_iterable
 
 __all__ = ["Ending", "ending_of_error", "ending_of_value"]
 
-_COLLECTIONS: Final = (list, tuple, set)
 _ENDS_NO_RUN: Final = frozenset(
     {StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.CANCELLING}
 )
@@ -55,9 +54,9 @@ class Ending:
 
 def ending_of_value(value: Any) -> Ending:
     """How a run ends whose body returned `value`; futures in it have been replaced where that is due."""
-    if isinstance(value, State):
+    if is_state(value):
         return _of_state(value)
-    if isinstance(value, _COLLECTIONS) and is_state_iterable(value):
+    if is_state_iterable(value):
         type, message = _aggregate(value)
         return Ending(type, type.value.title(), message, value, value, is_collection=True)
     return Ending(StateType.COMPLETED, "Completed", None, value, value)

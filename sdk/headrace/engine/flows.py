@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -57,6 +56,7 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
         try:
             if run.state is None:
                 journal.begin(journal.make(StateType.PENDING, "Pending"))
+                journal.announce()
             outcome = await _prepare(ops, call, journal)
             return outcome or await _attempts(ops, context, journal)
         except (Abort, Pause):
@@ -72,31 +72,24 @@ async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None
     flow, run = context.flow, context.flow_run
     try:
         if call.inputs.waits_for:
-            journal.announce()
             await ops.wait(call.inputs.waits_for)
         if not call.inputs.as_they_are or call.wait_for is not None:
             run.parameters = context.parameters = resolve_inputs(context.parameters, call.wait_for)
         if flow.should_validate_parameters:
-            run.parameters = context.parameters = _validated(context)
+            run.parameters = context.parameters = flow.validate_parameters(context.parameters)
         if flow.flow_run_name is not None:
             run.name = await run_name(ops, "flow_run_name", flow.flow_run_name, context.parameters)
-            if not journal.is_unrecorded:
-                ops.update_run(run)
+            ops.update_run(run)
     except UpstreamTaskError as error:
         state = journal.enter(journal.make(StateType.PENDING, "NotReady", str(error)))
         return Outcome(state, error=error)
     except ParameterTypeError as error:
         message = f"Validation of flow parameters failed with error: {error}"
-        return await _finish(
-            ops, context, journal, Ending(StateType.FAILED, "Failed", message, error, error=error)
-        )
+        ending = Ending(StateType.FAILED, "Failed", message, error, error=error)
+        return await _finish(ops, context, journal, ending)
     except Exception as error:
         return await _finish(ops, context, journal, ending_of_error(error, "Flow", None))
     return None
-
-
-def _validated(context: FlowRunContext) -> Mapping[str, Any]:
-    return context.flow.validate_parameters(context.parameters)
 
 
 async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outcome:

@@ -36,6 +36,6 @@ async def run_name(
         name = await ops.call(template)
     if not isinstance(name, str):
         raise TypeError(
-            f"Callable {template} for '{option}' returned type {type(name).__name__} but a string is required."
+            f"Callable {template} for '{option}' returned type {type(name).__name__}; a string is required."
         )
     return name

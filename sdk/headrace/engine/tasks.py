@@ -104,6 +104,9 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal) -> Outcome | None
         if not call.is_ready:
             run.parameters = context.parameters = resolve_inputs(context.parameters, call.wait_for)
         if task.task_run_name is not None:
+            if callable(task.task_run_name):
+                # It may write log lines, and nothing of a run comes before the run.
+                journal.announce()
             run.name = await run_name(ops, "task_run_name", task.task_run_name, context.parameters)
             if not journal.is_unrecorded:
                 ops.update_run(run)

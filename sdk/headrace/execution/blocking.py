@@ -39,7 +39,7 @@ class BlockingOps(Recording):
         recorder.durable(recorder.last_seq).result()
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - blocking is what these ops are for
 
     async def wait(self, upstreams: Iterable[Upstream]) -> None:
         for upstream in upstreams:

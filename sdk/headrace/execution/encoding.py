@@ -6,7 +6,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from headrace.core.clock import from_micros, to_micros
 from headrace.core.limits import NAME_CHARACTERS, STATE_MESSAGE_BYTES, TAGS_PER_RUN
@@ -17,7 +17,6 @@ from headrace.results import StoredResult, encode_value, payload_metadata
 from headrace.runs import FlowRun, RunPolicy, TaskRun
 from headrace.states import NO_DATA, State, StateDetails
 from headrace.v1 import run_pb2, state_pb2
-from headrace.v1.payload_pb2 import Payload
 from headrace.v1.record_service_pb2 import RecordEntry
 
 __all__ = ["run_entry", "state_entry", "state_from_proto"]
@@ -191,7 +190,7 @@ def state_from_proto(
     _take_details(message, details)
     data: Any = NO_DATA
     if message.HasField("data"):
-        data = StoredResult(cast(Payload, message.data))
+        data = StoredResult(message.data)
     elif type is StateType.FAILED and message.failed.error.type:
         data = _recorded_error(message.failed.error)
     elif type is StateType.CRASHED and message.crashed.error.type:

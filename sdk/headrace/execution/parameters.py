@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from headrace.core.limits import INLINE_PAYLOAD_BYTES
 from headrace.utilities.annotations import BaseAnnotation
@@ -38,7 +38,7 @@ def recorded_parameters(parameters: Mapping[str, Any]) -> bytes:
 
 
 def _shown(value: Any) -> Any:
-    kind = type(value)
+    kind = cast("type[Any]", type(value))
     if kind in _SIMPLE and (kind is not str or len(value) <= _TEXT_MAX) and (kind is not int or _fits(value)):
         return value
     try:
@@ -81,8 +81,8 @@ class _Encoder:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, BaseAnnotation):
-            return self._of(value.value, depth + 1)
-        kind = type(value)
+            return self._of(cast("BaseAnnotation[Any]", value).value, depth + 1)
+        kind = cast("type[Any]", type(value))
         if kind is str:
             return value if len(value) <= _TEXT_MAX else _named(value)
         if kind is int:

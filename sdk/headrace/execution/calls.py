@@ -1,0 +1,169 @@
+"""From a call to a run: everything about a new run that is known before its body is entered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.context import FlowRunContext, TagsContext, TaskRunContext, current_run
+from headrace.core.clock import SystemClock
+from headrace.core.ids import new_id
+from headrace.core.names import slug
+from headrace.engine.flows import FlowCall
+from headrace.engine.tasks import TaskCall
+from headrace.logging.configuration import ensure_configured
+from headrace.logging.prints import watch_prints
+from headrace.runs import FlowRun, Owner, TaskRun
+from headrace.settings import get_current_settings
+from headrace.upstreams import collect_inputs
+
+if TYPE_CHECKING:
+    from headrace.flows import Flow
+    from headrace.tasks import Task
+    from headrace.upstreams import ResultOrigins
+
+__all__ = ["new_flow_call", "new_task_call", "origins_around"]
+
+_CLOCK: Final = SystemClock()
+_PARENTS: Final = "__parents__"
+"""The name under which `inputs` holds the task run in whose body a task run was called."""
+
+
+def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for: Any = None) -> TaskCall:
+    """A task run in the current context, not recorded yet.
+
+    Raises:
+        ValueError: the call would wait for itself.
+        TypeError: the record of a run is among the arguments.
+    """
+    parent = current_run()
+    run = _lone_task_run(task) if parent is None else _called_task_run(task, parent)
+    run.task_name = task.name
+    run.task_key = task.task_key
+    run.parameters = parameters
+    run.policy = task.policy
+    tags = TagsContext.get().current_tags
+    if tags or task.tags:
+        run.tags = sorted(tags | task.tags)
+    inputs = collect_inputs(
+        parameters,
+        wait_for,
+        origins_around(parent),
+        own_run_ids=() if parent is None else parent.run_ids,
+    )
+    if type(parent) is TaskRunContext:
+        inputs.edges[_PARENTS] = [parent.task_run.id]
+    run.inputs = inputs.edges
+    context = TaskRunContext(
+        task,
+        run,
+        parameters,
+        parent=parent,
+        flow_context=_flow_around(parent),
+        log_prints=_log_prints(task.log_prints, parent),
+        persist_result=_persist_result(task.persist_result, parent),
+    )
+    run.persist_result = context.persist_result
+    return TaskCall(context, inputs, wait_for)
+
+
+def _lone_task_run(task: Task[..., Any]) -> TaskRun:
+    """A run that no other called: the top of its own tree."""
+    ensure_configured()
+    run_id = new_id()
+    return TaskRun(run_id, task.name, run_id, Owner(run_id), dynamic_key="0")
+
+
+def _called_task_run(task: Task[..., Any], parent: FlowRunContext | TaskRunContext) -> TaskRun:
+    run_id = new_id()
+    caller = parent.run
+    flow = _flow_around(parent)
+    if flow is None:
+        return TaskRun(run_id, task.name, caller.root_run_id, caller.owner, caller.id, dynamic_key=run_id)
+    flow_run = flow.flow_run
+    return TaskRun(
+        run_id,
+        f"{task.name}-{run_id[-3:]}",
+        caller.root_run_id,
+        caller.owner,
+        caller.id,
+        dynamic_key=flow.next_key(task.task_key),
+        flow_run_id=flow_run.id,
+        flow_name=flow_run.flow_name,
+        flow_run_run_count=flow_run.run_count,
+    )
+
+
+def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for: Any = None) -> FlowCall:
+    """A flow run in the current context, not recorded yet.
+
+    Raises:
+        ValueError: the call would wait for itself.
+        TypeError: the record of a run is among the arguments.
+    """
+    parent = current_run()
+    run_id = new_id()
+    run = FlowRun(run_id, slug(random), run_id, Owner(run_id), flow_name=flow.name, root_flow_run_id=run_id)
+    if parent is None:
+        ensure_configured()
+    else:
+        _make_subflow_run(run, parent)
+    run.flow_version = flow.version
+    run.parameters = parameters
+    run.policy = flow.policy
+    run.tags = sorted(TagsContext.get().current_tags)
+    run.expected_start_micros = _CLOCK.now()
+    inputs = collect_inputs(
+        parameters,
+        wait_for,
+        origins_around(parent),
+        own_run_ids=() if parent is None else parent.run_ids,
+    )
+    run.inputs = inputs.edges
+    context = FlowRunContext(
+        flow,
+        run,
+        parameters,
+        parent=parent,
+        log_prints=_log_prints(flow.log_prints, parent),
+        persist_result=_persist_result(flow.persist_result, parent),
+    )
+    run.persist_result = context.persist_result
+    return FlowCall(context, inputs, wait_for)
+
+
+def _make_subflow_run(run: FlowRun, parent: FlowRunContext | TaskRunContext) -> None:
+    caller = parent.run
+    run.parent_run_id = caller.id
+    run.root_run_id = caller.root_run_id
+    run.owner = caller.owner
+    flow = _flow_around(parent)
+    if flow is not None:
+        run.parent_flow_run_id = flow.flow_run.id
+        run.root_flow_run_id = flow.flow_run.root_flow_run_id
+    if isinstance(caller, TaskRun):
+        run.parent_task_run_id = caller.id
+
+
+def _flow_around(parent: FlowRunContext | TaskRunContext | None) -> FlowRunContext | None:
+    """The innermost flow run of `parent`, itself included."""
+    return parent.flow_context if isinstance(parent, TaskRunContext) else parent
+
+
+def origins_around(parent: FlowRunContext | TaskRunContext | None) -> ResultOrigins | None:
+    """What is known about where values came from, in the innermost flow run of `parent`."""
+    flow = _flow_around(parent)
+    return None if flow is None else flow.origins
+
+
+def _log_prints(own: bool | None, parent: FlowRunContext | TaskRunContext | None) -> bool:
+    if own is None:
+        own = get_current_settings().logging_log_prints if parent is None else parent.log_prints
+    if own:
+        watch_prints()
+    return own
+
+
+def _persist_result(own: bool | None, parent: FlowRunContext | TaskRunContext | None) -> bool | None:
+    return own if own is not None or parent is None else parent.persist_result
