@@ -20,6 +20,7 @@ BREACHES = {
     "sdk/headrace/breach.py": "import headrace_services.loops.breach",
     "sdk/headrace/cli/breach.py": "import sqlalchemy",
     "sdk/headrace/engine/breach.py": "import grpc",
+    "sdk/headrace/client/breach.py": "import headrace.flows",
     "sdk/headrace/core/breach.py": "import asyncio",
 }
 
@@ -45,6 +46,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
         "headrace.breach -> headrace_services.loops.breach",
         "headrace.cli.breach -> sqlalchemy",
         "headrace.engine.breach -> grpc",
+        "headrace.client.breach -> headrace.flows",
         "headrace.core.breach -> asyncio",
     ],
 )
