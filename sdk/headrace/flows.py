@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 
 from typing_extensions import TypeVar as DefaultTypeVar
 
+from headrace.annotations import exact_types
 from headrace.decorated import (
     UNSET,
     Decorated,
@@ -102,6 +103,7 @@ class Flow(Decorated[P, R]):
         if self.retries or self.timeout_seconds:
             delays = (self.retry_delay_seconds,) if self.retry_delay_seconds else ()
             self.policy = RunPolicy(self.retries, delays, 0.0, self.timeout_seconds)
+        self._exact_types: Mapping[str, type] | None = _UNSET
         self._validator: Validator | None = None
 
     @property
@@ -135,10 +137,15 @@ class Flow(Decorated[P, R]):
         Raises:
             ParameterTypeError: some do not fit; it names each one.
         """
+        # Looked at by the first call, when all names that annotations refer to exist.
+        if self._exact_types is _UNSET:
+            self._exact_types = exact_types(self.fn, self.binder.signature)
+        exact = self._exact_types
+        if exact is not None and all(type(parameters.get(name)) is exact[name] for name in exact):
+            return dict(parameters)
         return self._own_validator().validate(parameters)
 
     def _own_validator(self) -> Validator:
-        # Made by the first call, when all names that annotations refer to exist.
         if self._validator is None:
             from headrace.validation import Validator
 

@@ -7,7 +7,6 @@ pydantic cannot handle costs its own parameter the check, not the whole flow.
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from operator import is_
 from typing import Annotated, Any, Final, cast
@@ -21,6 +20,7 @@ from pydantic.errors import (
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from headrace.annotations import resolved_annotations
 from headrace.exceptions import ParameterTypeError
 
 __all__ = ["Validator"]
@@ -41,7 +41,7 @@ class Validator:
     def __init__(self, fn: Callable[..., Any], signature: inspect.Signature) -> None:
         self._fn = fn
         self._signature = signature
-        annotations = _annotations(fn)
+        annotations = resolved_annotations(fn)
         self._types: dict[str, Any] = {}
         for name, parameter in signature.parameters.items():
             annotation = annotations.get(name, parameter.annotation)
@@ -115,26 +115,6 @@ def _type_name(value: object) -> str:
 
 def _line(name: str, location: tuple[int | str, ...], message: str) -> str:
     return f"{'.'.join([name, *map(str, location)])}: {message}"
-
-
-def _annotations(fn: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations with their forward references resolved, as far as they can be."""
-    inner: Any = inspect.unwrap(fn)
-    inner = getattr(inner, "func", inner)
-    inner = inner if inspect.isroutine(inner) else getattr(inner, "__call__", inner)  # noqa: B004
-    try:
-        return typing.get_type_hints(inner, include_extras=True)
-    except Exception:  # a name that exists only for type checkers, or anything that an annotation evaluates
-        return {name: _resolved(inner, text) for name, text in getattr(inner, "__annotations__", {}).items()}
-
-
-def _resolved(fn: Any, annotation: Any) -> Any:
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, getattr(fn, "__globals__", {}))  # noqa: S307 - the author's own annotation
-    except Exception:  # see above
-        return Any
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
