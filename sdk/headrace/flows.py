@@ -103,7 +103,7 @@ class Flow(Decorated[P, R]):
         if self.retries or self.timeout_seconds:
             delays = (self.retry_delay_seconds,) if self.retry_delay_seconds else ()
             self.policy = RunPolicy(self.retries, delays, 0.0, self.timeout_seconds)
-        self._exact_types: Mapping[str, type] | None = _UNSET
+        self._exact_types: Mapping[str, type] | None = UNSET
         self._validator: Validator | None = None
 
     @property
@@ -138,7 +138,7 @@ class Flow(Decorated[P, R]):
             ParameterTypeError: some do not fit; it names each one.
         """
         # Looked at by the first call, when all names that annotations refer to exist.
-        if self._exact_types is _UNSET:
+        if self._exact_types is UNSET:
             self._exact_types = exact_types(self.fn, self.binder.signature)
         exact = self._exact_types
         if exact is not None and all(type(parameters.get(name)) is exact[name] for name in exact):
