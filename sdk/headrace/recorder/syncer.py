@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
 __all__ = ["SYNC_INTERVAL_SECONDS", "Syncer"]
 
 SYNC_INTERVAL_SECONDS: Final = 0.05
+"""How often to ask while nobody waits for it."""
 
 
 class Syncer:
-    """A thread that syncs the spool when asked, at most once in `SYNC_INTERVAL_SECONDS`.
+    """A thread that syncs the spool when asked.
 
     Args:
         targets: gives the descriptors to sync, which are closed here, and the sequence number of the last
@@ -31,7 +31,7 @@ class Syncer:
         self._thread.start()
 
     def ask(self) -> None:
-        """Sync soon."""
+        """Sync now: whoever asks while a sync goes on shares the next one."""
         self._asked.set()
 
     def stop(self) -> None:
@@ -41,14 +41,11 @@ class Syncer:
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        last = -SYNC_INTERVAL_SECONDS
         while True:
             self._asked.wait()
             if self._stopped:
                 return
-            time.sleep(max(0.0, last + SYNC_INTERVAL_SECONDS - time.monotonic()))
             self._asked.clear()
-            last = time.monotonic()
             descriptors, seq = self._targets()
             if _sync(descriptors):
                 self._synced(seq)
