@@ -64,9 +64,7 @@ def test_segments_are_complete_and_contiguous(spool: SpoolWriter) -> None:
 
 
 @given(cut=st.integers(1, 37))
-def test_a_torn_tail_costs_only_the_torn_entry(
-    tmp_path_factory: pytest.TempPathFactory, cut: int
-) -> None:
+def test_a_torn_tail_costs_only_the_torn_entry(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     spool = SpoolWriter(tmp_path_factory.mktemp("spool"), new_id(), "auto", SetClock(), "1")
     spool.append([b"first", b"second" * 5])
     spool.abandon()
@@ -166,7 +164,9 @@ def test_what_does_not_fit_in_memory_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, memory_bytes: int, steps: list[tuple[str, int]]
 ) -> None:
     """Whatever memory holds, the entries come in order, each as it was written."""
-    spool = SpoolWriter(tmp_path_factory.mktemp("spool"), new_id(), "auto", SetClock(), "1", segment_bytes=150)
+    spool = SpoolWriter(
+        tmp_path_factory.mktemp("spool"), new_id(), "auto", SetClock(), "1", segment_bytes=150
+    )
     backlog = Backlog(spool.folder, memory_bytes)
     entries: list[bytes] = []
     sent = durable = 0

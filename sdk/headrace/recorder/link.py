@@ -152,7 +152,7 @@ class Link:
             ),
         )
         await call.write(pb.RecordRequest(open=opening).SerializeToString())
-        answer = await call.read()
+        answer = await _read(call)
         if answer is grpc.aio.EOF:
             await _raise_status(call)
             raise ServerUnavailable("The server ended the stream at once.")
@@ -219,7 +219,7 @@ class Link:
         return chunk(dropped_notice(0, 0).data)
 
     async def _receive(self, call: Any) -> None:
-        while (answer := await call.read()) is not grpc.aio.EOF:
+        while (answer := await _read(call)) is not grpc.aio.EOF:
             kind = answer.WhichOneof("message")
             self._unanswered_since = None
             if kind == "ack":
@@ -269,8 +269,20 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is not None
 
 
+async def _read(call: Any) -> Any:
+    """The next message; EOF also when this side has cancelled the call, which gRPC tells by cancelling us."""
+    try:
+        return await call.read()
+    except asyncio.CancelledError:
+        if not call.cancelled():
+            raise
+        return grpc.aio.EOF
+
+
 async def _raise_status(call: Any) -> None:
     """Raise the call's error, if it ended with one."""
+    if call.cancelled():
+        raise ServerUnavailable("The connection was given up.")
     if await call.code() is not grpc.StatusCode.OK:
         raise grpc.aio.AioRpcError(
             await call.code(),

@@ -120,6 +120,7 @@ class SpoolRecorder:
 
     def propose(self, entry: RecordEntry) -> Future[Verdict[State]]:
         answer: Future[Verdict[State]] = Future()
+        answer.set_running_or_notify_cancel()  # whoever stops waiting must not end the runtime thread
         state = State()
         state.CopyFrom(entry.state.state)
         refusal = self._refusal_of_proposals()
@@ -151,6 +152,7 @@ class SpoolRecorder:
 
     def durable(self, seq: int) -> Future[None]:
         future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
         with self._lock:
             if self._is_safe(seq):
                 future.set_result(None)
@@ -187,13 +189,14 @@ class SpoolRecorder:
                 encoded = self._make_room(encoded, is_disk_full)
             if not encoded:
                 return self._spool.last_seq
-            if self._dropped_logs or self._dropped_spans:
-                encoded = [dropped_notice(self._dropped_logs, self._dropped_spans), *encoded]
-                self._dropped_logs = self._dropped_spans = 0
             if not self._spool.is_open:
                 self._on_start(self)
-            if self._write([entry.data for entry in encoded]):
-                return self._remember(encoded)
+            batch = encoded
+            if self._dropped_logs or self._dropped_spans:
+                batch = [dropped_notice(self._dropped_logs, self._dropped_spans), *encoded]
+            if self._write([entry.data for entry in batch]):
+                self._dropped_logs = self._dropped_spans = 0
+                return self._remember(batch)
             is_disk_full = True
 
     def _remember(self, encoded: Sequence[Encoded]) -> int:
@@ -447,8 +450,12 @@ class SpoolRecorder:
     def _lose(self, run_id: str, reason: str) -> None:
         with self._lock:
             owner = self._owners.pop(run_id, None)
-        if owner is not None and owner.on_lost is not None:
+        if owner is None or owner.on_lost is None:
+            return
+        try:
             owner.on_lost(reason)
+        except Exception:
+            logger.exception("Telling that run %s is lost has failed.", run_id)
 
     def housekeep(self) -> None:
         """Now and then: note how far the server is, remove what it has had for a while."""

@@ -73,7 +73,7 @@ class Runtime:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except Exception:
+        except BaseException:
             logger.exception("Recording goes on in the spool only: the runtime thread has ended.")
             self._recorder.set_reach(Reach.NONE)
         finally:

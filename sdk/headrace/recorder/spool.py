@@ -205,6 +205,8 @@ class SpoolWriter:
                 self.write_durable(durable)
                 if sealed:
                     (self.folder / "sealed").write_text(str(self.last_seq))
+        except OSError:
+            pass  # no room for the note: the spool is then taken for one whose process died
         finally:
             self.abandon()
 
