@@ -100,7 +100,16 @@ class FlowRunContext(RunContext):
         origins: which run made a value, for the results of this run's children.
     """
 
-    __slots__ = ("_counts", "_lock", "_runner", "flow", "flow_run", "origins", "parameters")
+    __slots__ = (
+        "_counts",
+        "_ending_runner",
+        "_lock",
+        "_runner",
+        "flow",
+        "flow_run",
+        "origins",
+        "parameters",
+    )
 
     def __init__(
         self,
@@ -120,6 +129,7 @@ class FlowRunContext(RunContext):
         self._counts: dict[str, count[int]] = {}
         self._lock = threading.Lock()
         self._runner: TaskRunner[Any] | None = None
+        self._ending_runner: TaskRunner[Any] | None = None
 
     @classmethod
     def get(cls) -> FlowRunContext | None:
@@ -141,8 +151,13 @@ class FlowRunContext(RunContext):
 
     @property
     def task_runner(self) -> TaskRunner[Any]:
-        """The run's own task runner, started by the first use."""
+        """The run's own task runner, started by the first use.
+
+        A task that still runs while the flow ends submits to the runner that it runs on.
+        """
         with self._lock:
+            if self._ending_runner is not None and self._ending_runner.is_own_thread():
+                return self._ending_runner
             if self._runner is None:
                 runner = self.flow.task_runner.duplicate()
                 runner.__enter__()
@@ -153,6 +168,7 @@ class FlowRunContext(RunContext):
         """Hand over the task runner to whoever ends it; None when it was never used."""
         with self._lock:
             runner, self._runner = self._runner, None
+            self._ending_runner = runner
             return runner
 
     def next_key(self, key: str) -> str:

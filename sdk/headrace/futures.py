@@ -115,12 +115,16 @@ class HeadraceFuture(Generic[R]):
             SystemExit: the body left with it.
             ValueError: `timeout` is negative.
         """
+        self.join(timeout)
+        if self._exit is not None:
+            raise self._exit
+
+    def join(self, timeout: float | None = None) -> None:
+        """Like `wait`, and raises nothing of what the body ended with."""
         deadline = _Deadline(timeout)
         if not self._done:
             with _helped([self], timeout)():
                 self._block(deadline)
-        if self._exit is not None:
-            raise self._exit
 
     def _block(self, deadline: _Deadline) -> None:
         # A bare lock, because a `Condition` costs more than a small task, and an untimed wait for a lock

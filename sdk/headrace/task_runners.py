@@ -103,6 +103,10 @@ class TaskRunner(ABC, Generic[F]):
     def cancel_all(self) -> None:
         """End every task run whose body has not been entered CANCELLED."""
 
+    def is_own_thread(self) -> bool:
+        """Whether a task of this runner runs in this thread."""
+        return False
+
     def __enter__(self) -> Self:
         if self._is_started:
             raise RuntimeError("This task runner is already started")
@@ -243,7 +247,6 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
             self._pool.close()
 
     def is_own_thread(self) -> bool:
-        """Whether this thread runs tasks for this runner."""
         helper = current_helper()
         return isinstance(helper, _Help) and helper.runner is self
 

@@ -237,7 +237,7 @@ def futures_to_states(value: Any) -> Any:
 
 
 def _state_of(future: HeadraceFuture[Any], _: bool) -> State[Any]:
-    future.wait()
+    future.join()
     return future.state
 
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
 import pytest
+from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel
+
 from headrace.utilities.annotations import allow_failure, opaque, quote, unmapped
 from headrace.utilities.collections import Traversal
-from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel
 
 
 class Leaf:

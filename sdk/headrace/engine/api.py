@@ -33,7 +33,7 @@ class Upstream(Protocol):
         """Its newest state."""
         ...
 
-    def wait(self, timeout: float | None = None) -> None:
+    def join(self, timeout: float | None = None) -> None:
         """Block until the run has ended, or for `timeout` seconds."""
         ...
 

@@ -43,7 +43,7 @@ class BlockingOps(Recording):
 
     async def wait(self, upstreams: Iterable[Upstream]) -> None:
         for upstream in upstreams:
-            upstream.wait()
+            upstream.join()
 
     async def leave(self, runner: TaskRunner[Any], error: BaseException | None) -> None:
         runner.__exit__(None if error is None else type(error), error, None)

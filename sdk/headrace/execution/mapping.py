@@ -95,7 +95,7 @@ def _await_result(argument: _Argument, edges: dict[str, list[str]]) -> None:
     whole = {argument.name: argument.value}
     inputs = collect_inputs(whole)
     for future in inputs.waits_for:
-        future.wait()
+        future.join()
     for name, run_ids in inputs.edges.items():
         edges.setdefault(name, []).extend(run_ids)
     argument.value = resolve_inputs(whole)[argument.name]
