@@ -46,8 +46,8 @@ def _detected() -> Shell:
     try:
         found = detect_shell()
     except ShellDetectionError:
-        found = ""
-    for shell in ("bash", "zsh", "fish"):
-        if found == shell:
-            return shell
+        pass
+    else:
+        if found != "powershell":
+            return found
     raise CliError("It is not clear which shell you use.", "Name it: bash, zsh or fish.", code=ExitCode.USAGE)

@@ -27,6 +27,8 @@ from headrace.settings import get_current_settings
 from headrace.v1.run_pb2 import Run
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from headrace.cli.progress import Node
     from headrace.flows import Flow
     from headrace.states import State
@@ -121,6 +123,10 @@ class _Watched:
     def _keep(self, entry: RecordEntry) -> None:
         kind = entry.WhichOneof("kind")
         if kind == "run" and entry.run.id == (self.run.id or entry.run.id):
+            # What a later entry sets replaces what was known, lists too.
+            known: Message = self.run
+            for field, _ in entry.run.ListFields():
+                known.ClearField(field.name)
             self.run.MergeFrom(entry.run)
         elif kind == "state" and entry.state.attempt.run_id == self.run.id:
             self.run.state.CopyFrom(entry.state.state)

@@ -26,6 +26,8 @@ def launch(argv: list[str]) -> int:
     Returns:
         The exit code; see `headrace.cli`.
     """
+    # The C core would otherwise write its own lines about every connection that breaks.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         try:
             code = _dispatch(_take_global_options(argv))

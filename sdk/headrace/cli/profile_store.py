@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.core import config
 from headrace.core.errors import ConfigurationError
@@ -53,6 +50,8 @@ class ProfileFile:
 
     def table(self, name: str) -> Any:
         """The table of a profile, to change; made if it is not there."""
+        import tomlkit
+
         profiles = self.document.setdefault("profiles", tomlkit.table(is_super_table=True))
         if name not in profiles:
             profiles[name] = tomlkit.table()
@@ -90,6 +89,10 @@ def editing() -> Generator[ProfileFile]:
     Raises:
         ConfigurationError: it cannot be read or is not TOML.
     """
+    # Not at the top: most commands only read.
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     path = home_folder() / "profiles.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / "profiles.lock").open("w") as lock:

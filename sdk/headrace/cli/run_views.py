@@ -129,10 +129,7 @@ def run_details(run: Run, now: datetime) -> Sequence[tuple[str, str]]:
         ("Message", state.message),
         ("Parent run", run.parent_run_id),
         ("Root run", run.root_run_id if run.root_run_id != run.id else ""),
-        ("Created", _moment(run, "create_time", now)),
-        ("Expected start", _moment(run, "expected_start_time", now)),
-        ("Started", _moment(run, "start_time", now)),
-        ("Ended", _moment(run, "end_time", now)),
+        *_moments(run, now),
         ("Run time", _duration(run)),
         ("Attempts", str(run.run_count) if run.run_count else ""),
         ("Tags", ", ".join(run.tags)),
@@ -146,11 +143,18 @@ def run_details(run: Run, now: datetime) -> Sequence[tuple[str, str]]:
     ]
 
 
-def _moment(run: Run, field: str, now: datetime) -> str:
-    if not run.HasField(field):  # pyright: ignore[reportArgumentType]
-        return ""
-    stamp = getattr(run, field)
-    return f"{text.local_time(stamp)} ({text.age(stamp, now)})"
+def _moments(run: Run, now: datetime) -> list[tuple[str, str]]:
+    known = [
+        ("Created", run.create_time, run.HasField("create_time")),
+        ("Expected start", run.expected_start_time, run.HasField("expected_start_time")),
+        ("Started", run.start_time, run.HasField("start_time")),
+        ("Ended", run.end_time, run.HasField("end_time")),
+    ]
+    return [
+        (label, f"{text.local_time(stamp)} ({text.age(stamp, now)})")
+        for label, stamp, is_set in known
+        if is_set
+    ]
 
 
 def _started(run: Run, now: datetime) -> str:
