@@ -109,7 +109,7 @@ class MemoryRecorder:
             if kind == "run" and entry.run.id not in found:
                 found[entry.run.id] = RecordedRun(entry.run, [entry.run.state])
             elif kind == "run":
-                found[entry.run.id].run.MergeFrom(entry.run)
+                _update(found[entry.run.id].run, entry.run)
             elif kind == "state":
                 # A state of a run that has not begun is a KeyError: the order is part of the contract.
                 found[entry.state.attempt.run_id].states.append(entry.state.state)
@@ -123,3 +123,10 @@ class MemoryRecorder:
     def all(self, name: str) -> list[RecordedRun]:
         """Every run of the flow or task with that name."""
         return [run for run in self.runs if name == (run.run.flow_name if run.is_flow else run.run.task_name)]
+
+
+def _update(run: Run, entry: Run) -> None:
+    """What a later entry sets takes the place of what was there."""
+    for field, _ in entry.ListFields():
+        run.ClearField(field.name)
+    run.MergeFrom(entry)
