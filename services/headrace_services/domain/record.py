@@ -18,6 +18,6 @@ def refuse_recorded(current: StateType | None, is_presumed: bool) -> str | None:
     `is_presumed` says that the current state is a guess of the server's about a process that it had
     lost sight of. The process knows better.
     """
-    if current in FINAL_TYPES and not is_presumed:
+    if current is not None and current in FINAL_TYPES and not is_presumed:
         return f"The run has ended: it is {current.value}."
     return None

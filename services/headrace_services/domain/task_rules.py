@@ -148,9 +148,8 @@ def insert_into_cache(context: Context) -> Outcome:
     if not state.cache_key:
         return None
     if len(state.cache_key) > CACHE_KEY_CHARACTERS:
-        return Replace(
-            state, f"The cache key has more than {CACHE_KEY_CHARACTERS} characters: nothing was cached."
-        )
+        reason = f"The cache key has more than {CACHE_KEY_CHARACTERS} characters: nothing was cached."
+        return Replace(state, reason)
     return Plan((InsertCache(state.cache_key, state.cache_expire_time),))
 
 

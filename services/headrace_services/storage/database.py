@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from headrace.core.clock import Clock
+from headrace_services.storage import migrations
+from headrace_services.storage.backends import Backend, PostgresqlBackend, SqliteBackend
 from headrace_services.storage.reader import Reader
 from headrace_services.storage.signals import Signals
+from headrace_services.storage.urls import dialect_of
 from headrace_services.storage.writer import Writer
 
 __all__ = ["Database", "open_database"]
@@ -21,11 +24,14 @@ class Database:
         signals: grows with every commit, local or noticed.
     """
 
-    dialect: str
-    version: str
-    writer: Writer
-    reader: Reader
-    signals: Signals
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend = backend
+        self.dialect = backend.dialect
+        self.version = backend.version
+        self.signals = Signals()
+        self.reader = Reader(backend, clock)
+        self.writer = Writer(backend, clock, self._committed)
+        self._closed = False
 
     async def now(self) -> int:
         """The instant by which leases are measured, in microseconds.
@@ -36,7 +42,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database does not answer.
         """
-        raise NotImplementedError
+        return await self._backend.lease_now()
 
     async def ping(self) -> None:
         """Make sure that the database answers.
@@ -44,11 +50,22 @@ class Database:
         Raises:
             DatabaseUnavailable: it does not.
         """
-        raise NotImplementedError
+        await self._backend.fetch("SELECT 1")
 
     async def close(self) -> None:
         """Commit what is queued, then let go of every connection. Safe to call twice."""
-        raise NotImplementedError
+        if not self._closed:
+            self._closed = True
+            await self.writer.close()
+            await self._backend.close()
+
+    async def _start(self) -> None:
+        await self._backend.listen(self.signals.bump)
+        self.writer.start()
+
+    def _committed(self) -> None:
+        self.signals.bump()
+        self._backend.notify()
 
 
 async def open_database(url: str, *, clock: Clock, read_pool_size: int = 8) -> Database:
@@ -62,5 +79,14 @@ async def open_database(url: str, *, clock: Clock, read_pool_size: int = 8) -> D
     Raises:
         DatabaseUnavailable: nobody answers there.
         SchemaTooNew, SchemaTooOld: see `storage.migrations`.
+        ValueError: the URL names no database that headrace knows.
     """
-    raise NotImplementedError
+    migrations.check_revision(await migrations.current_revision(url))
+    backend: Backend
+    if dialect_of(url) == "sqlite":
+        backend = await SqliteBackend.open(url, clock, read_pool_size)
+    else:
+        backend = await PostgresqlBackend.open(url, read_pool_size)
+    database = Database(backend, clock)
+    await database._start()
+    return database

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
+from headrace.core.clock import Clock
+from headrace.core.errors import FieldsInvalid, ObjectNotFound
+from headrace.core.states import StateType
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.log_service_pb2 import LOG_ORDER_UNSPECIFIED, LogOrder
@@ -19,9 +23,27 @@ from headrace.v1.run_service_pb2 import (
 from headrace.v1.span_pb2 import Span
 from headrace.v1.span_service_pb2 import SpanFilter
 from headrace.v1.state_pb2 import State
+from headrace_services.domain.attempts import fold_attempts
+from headrace_services.storage.backends import Backend
+from headrace_services.storage.change_queries import ChangeQueries
+from headrace_services.storage.dialects import POSTGRESQL, SQLITE
+from headrace_services.storage.flow_queries import FlowQueries
+from headrace_services.storage.graph import graph_nodes
+from headrace_services.storage.instants import micros, set_micros
+from headrace_services.storage.log_queries import LogQueries
+from headrace_services.storage.pages import PageKey, page_limit
+from headrace_services.storage.run_codec import run_message
+from headrace_services.storage.run_queries import RunQuery, ordering_of, rarest_of
+from headrace_services.storage.steps import Row
 from headrace_services.storage.values import Changes, RecorderInfo
+from headrace_services.storage.work import run_from_row
 
 __all__ = ["Reader"]
+
+_TAGS_COUNTED: Final = 1000
+_MOST_BUCKETS: Final = 1000
+_GRAPH_NODES: Final = 1000
+_MOST_GRAPH_NODES: Final = 10_000
 
 
 class Reader:
@@ -34,24 +56,76 @@ class Reader:
         DatabaseUnavailable: the database does not answer.
     """
 
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._dialect = SQLITE if backend.dialect == "sqlite" else POSTGRESQL
+        self._logs = LogQueries(backend, self._dialect)
+        self._changes = ChangeQueries(backend, self._dialect)
+        self._flows = FlowQueries(backend, self._dialect)
+
+    # Runs
+
     async def get_run(self, run_id: str, *, full: bool = True) -> Run:
         """One run.
 
         Raises:
             ObjectNotFound: there is none with that id.
         """
-        raise NotImplementedError
+        found = await self._runs_by_id([run_id], full)
+        if not found:
+            raise ObjectNotFound.of("run", run_id)
+        return found[0]
 
     async def get_runs(
         self, run_ids: Sequence[str], filter: RunFilter | None = None, *, full: bool = False
     ) -> list[Run]:
         """Those of the runs that exist and match `filter`, in no order. At most 1000 ids."""
-        raise NotImplementedError
+        if not run_ids:
+            return []
+        if filter is None or not filter.ByteSize():
+            return await self._runs_by_id(run_ids, full)
+        within = RunFilter()
+        within.CopyFrom(filter)
+        wanted = {id.lower() for id in run_ids}
+        if within.ids:
+            wanted &= {id.lower() for id in within.ids}
+        if not wanted:
+            return []
+        within.ClearField("ids")
+        within.ids.extend(sorted(wanted))
+        runs, _ = await self.list_runs(within, page_size=len(wanted), full=full)
+        return runs
+
+    async def _runs_by_id(self, run_ids: Sequence[str], full: bool) -> list[Run]:
+        ids = [self._dialect.id(id.lower()) for id in run_ids]
+        sql = (
+            f"SELECT {self._dialect.run_columns('r')}, s.body FROM runs AS r "
+            "LEFT JOIN run_states AS s ON s.run_id = r.id AND s.seq = r.state_seq "
+            f"WHERE r.id IN ({', '.join('?' * len(ids))})"
+        )
+        rows = await self._backend.fetch(sql, ids)
+        return await self._run_messages([tuple(row) for row in rows], full)
+
+    async def _run_messages(self, rows: Sequence[Row], full: bool) -> list[Run]:
+        """Messages of rows that are the columns of a run and its state."""
+        now = self._clock.now()
+        runs = [run_from_row(self._dialect.run_row(row[:-1])) for row in rows]
+        if full and runs:
+            sql = (
+                f"SELECT {self._dialect.column('id')}, full_spec FROM runs "
+                f"WHERE full_spec IS NOT NULL AND id IN ({', '.join('?' * len(runs))})"
+            )
+            found = await self._backend.fetch(sql, [self._dialect.id(run.id) for run in runs])
+            full_specs = {self._dialect.read_id(id): spec for id, spec in found}
+            for run in runs:
+                run.full_spec = full_specs.get(run.id)
+        return [run_message(run, row[-1], now, full=full) for run, row in zip(runs, rows, strict=True)]
 
     async def list_runs(
         self,
         filter: RunFilter,
-        order: RunOrder = RUN_ORDER_UNSPECIFIED,
+        order: RunOrder = RUN_ORDER_UNSPECIFIED,  # type: ignore[assignment]  # enum values are plain numbers
         page_size: int = 0,
         page_token: str = "",
         *,
@@ -62,11 +136,33 @@ class Reader:
         Raises:
             PageTokenInvalid: the token was not made by this list with this filter and order.
         """
-        raise NotImplementedError
+        ordering, limit = ordering_of(order), page_limit(page_size)
+        key = PageKey.of("runs", filter, order)
+        cursor = key.cursor(page_token, ordering.type, str)
+        query = RunQuery(filter, self._dialect)
+        if query.is_empty:
+            return [], ""
+        sql, parameters = query.page(ordering, cursor, limit + 1, await self._rarest_tag(query))
+        rows = [tuple(row) for row in await self._backend.fetch(sql, parameters)]
+        runs = await self._run_messages([row[:-1] for row in rows[:limit]], full)
+        if len(rows) <= limit:
+            return runs, ""
+        return runs, key.token([rows[limit - 1][-1], runs[-1].id])
+
+    async def _rarest_tag(self, query: RunQuery) -> str | None:
+        """The tag to walk along."""
+        if len(query.tags) < 2:
+            return query.tags[0] if query.tags else None
+        sizes = await self._backend.fetch(*query.tag_sizes(_TAGS_COUNTED))
+        return rarest_of(query.tags, [(place, size) for place, size in sizes])
 
     async def count_runs(self, filter: RunFilter) -> list[StateCount]:
         """How many runs match, by type of state; types without runs are left out."""
-        raise NotImplementedError
+        query = RunQuery(filter, self._dialect)
+        if query.is_empty:
+            return []
+        rows = await self._backend.fetch(*query.counted())
+        return [StateCount(state_type=type, count=count) for _, type, count in rows]
 
     async def aggregate_runs(
         self, filter: RunFilter, start: int, until: int, bucket_width: int
@@ -82,7 +178,22 @@ class Reader:
         Raises:
             FieldsInvalid: the range is empty, or makes more than 1000 buckets.
         """
-        raise NotImplementedError
+        if bucket_width <= 0 or start >= until:
+            raise FieldsInvalid.of("until", "must be later than `from`, and `bucket_width` more than 0")
+        number = -(-(until - start) // bucket_width)
+        if number > _MOST_BUCKETS:
+            raise FieldsInvalid.of("bucket_width", f"makes {number} buckets; there may be {_MOST_BUCKETS}")
+        buckets = [RunBucket() for _ in range(number)]
+        for place, bucket in enumerate(buckets):
+            set_micros(getattr(bucket, "from"), start + place * bucket_width)
+        query = RunQuery(_within(filter, start, until), self._dialect)
+        if not query.is_empty:
+            sql, parameters = query.counted(f"(r.create_time - {int(start)}) / {int(bucket_width)}")
+            for place, type, count in await self._backend.fetch(sql, parameters):
+                buckets[place].counts.add(state_type=type, count=count)
+        return buckets
+
+    # One run
 
     async def list_states(
         self, run_id: str, page_size: int = 0, page_token: str = ""
@@ -93,7 +204,21 @@ class Reader:
             ObjectNotFound: there is no such run.
             PageTokenInvalid: the token belongs to another list.
         """
-        raise NotImplementedError
+        key, limit = PageKey.of("states", run_id.lower()), page_limit(page_size)
+        cursor = key.cursor(page_token, int)
+        rows = await self._backend.fetch(
+            "SELECT seq, body FROM run_states WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (self._dialect.id(run_id.lower()), cursor[0] if cursor else 0, limit + 1),
+        )
+        if not rows:
+            await self._require_run(run_id)
+        states = [State.FromString(body) for _, body in rows[:limit]]
+        return states, key.token([rows[limit - 1][0]]) if len(rows) > limit else ""
+
+    async def _require_run(self, run_id: str) -> None:
+        sql = "SELECT 1 FROM runs WHERE id = ?"
+        if not await self._backend.fetch(sql, (self._dialect.id(run_id.lower()),)):
+            raise ObjectNotFound.of("run", run_id)
 
     async def list_attempts(self, run_id: str) -> list[Attempt]:
         """The tries of a run's body, from the first.
@@ -101,7 +226,21 @@ class Reader:
         Raises:
             ObjectNotFound: there is no such run.
         """
-        raise NotImplementedError
+        rows = await self._backend.fetch(
+            "SELECT type, event_time, body FROM run_states WHERE run_id = ? ORDER BY seq",
+            (self._dialect.id(run_id.lower()),),
+        )
+        if not rows:
+            await self._require_run(run_id)
+        attempts: list[Attempt] = []
+        for span in fold_attempts([(StateType.from_number(type), time) for type, time, _ in rows]):
+            attempt = Attempt(number=span.number)
+            set_micros(attempt.start_time, span.start_time)
+            if span.end_index is not None:
+                attempt.end_state.ParseFromString(rows[span.end_index][2])
+                set_micros(attempt.end_time, micros(attempt.end_state.event_time))
+            attempts.append(attempt)
+        return attempts
 
     async def run_graph(self, run_id: str, max_nodes: int = 0) -> tuple[list[RunGraphNode], bool]:
         """The run and the runs below it, by create time, and whether there are more than `max_nodes`.
@@ -113,7 +252,10 @@ class Reader:
         Raises:
             ObjectNotFound: there is no such run.
         """
-        raise NotImplementedError
+        limit = min(max_nodes or _GRAPH_NODES, _MOST_GRAPH_NODES)
+        return await graph_nodes(self._backend, self._dialect, run_id.lower(), limit)
+
+    # Flows
 
     async def get_flow(
         self, *, id: str | None = None, name: str | None = None
@@ -123,7 +265,10 @@ class Reader:
         Raises:
             ObjectNotFound: there is no such flow.
         """
-        raise NotImplementedError
+        flow = await self._flows.get(id, name)
+        await self._add_last_runs([flow])
+        filter = RunFilter(flow_names=[flow.name], kinds=["RUN_KIND_FLOW"])
+        return flow, await self.count_runs(filter)
 
     async def list_flows(
         self, name_contains: str = "", page_size: int = 0, page_token: str = ""
@@ -133,12 +278,23 @@ class Reader:
         Raises:
             PageTokenInvalid: the token belongs to another list.
         """
-        raise NotImplementedError
+        flows, token = await self._flows.list(name_contains, page_size, page_token)
+        await self._add_last_runs(flows)
+        return flows, token
+
+    async def _add_last_runs(self, flows: Sequence[Flow]) -> None:
+        newest = await self._flows.newest_runs([flow.id for flow in flows])
+        runs = {run.flow_id: run for run in await self._runs_by_id(newest, False)} if newest else {}
+        for flow in flows:
+            if flow.id in runs:
+                flow.last_run.CopyFrom(runs[flow.id])
+
+    # Logs and spans
 
     async def list_logs(
         self,
         filter: LogFilter,
-        order: LogOrder = LOG_ORDER_UNSPECIFIED,
+        order: LogOrder = LOG_ORDER_UNSPECIFIED,  # type: ignore[assignment]  # enum values are plain numbers
         page_size: int = 0,
         page_token: str = "",
     ) -> tuple[list[LogEntry], str]:
@@ -147,7 +303,7 @@ class Reader:
         Raises:
             PageTokenInvalid: the token belongs to another list.
         """
-        raise NotImplementedError
+        return await self._logs.list(filter, order, page_size, page_token)
 
     async def list_spans(
         self, filter: SpanFilter, page_size: int = 0, page_token: str = ""
@@ -157,32 +313,11 @@ class Reader:
         Raises:
             PageTokenInvalid: the token belongs to another list.
         """
-        raise NotImplementedError
-
-    async def expired_recorders(self, now: int) -> list[RecorderInfo]:
-        """Recorders, not sealed, whose lease ended before `now` (see `Database.now`) and was not acted on."""
-        raise NotImplementedError
-
-    async def live_recorders(self, now: int) -> list[RecorderInfo]:
-        """Recorders, not sealed, whose lease has not ended at `now` (see `Database.now`)."""
-        raise NotImplementedError
-
-    async def latest_token(self) -> str:
-        """The resume token of this instant: every change that a query does not show yet comes after it."""
-        raise NotImplementedError
-
-    async def changes_since(self, token: str, limit: int = 1000) -> Changes:
-        """Runs that changed after `token`; about `limit` of them, and never none when there are some.
-
-        Raises:
-            ResumeTokenInvalid: the token was not made here.
-            ResumeTokenExpired: what came after it is no longer kept.
-        """
-        raise NotImplementedError
+        return await self._logs.list_spans(filter, page_size, page_token)
 
     async def latest_log_token(self) -> str:
         """The resume token of this instant for log lines."""
-        raise NotImplementedError
+        return await self._logs.latest_token()
 
     async def logs_since(
         self, filter: LogFilter, token: str, limit: int = 1000
@@ -192,4 +327,50 @@ class Reader:
         Raises:
             ResumeTokenInvalid: the token was not made here.
         """
-        raise NotImplementedError
+        return await self._logs.since(filter, token, limit)
+
+    # Recorders and changes
+
+    async def expired_recorders(self, now: int) -> list[RecorderInfo]:
+        """Recorders, not sealed, whose lease ended before `now` (see `Database.now`) and was not acted on."""
+        return await self._recorders("expires_at < ?", now)
+
+    async def live_recorders(self, now: int) -> list[RecorderInfo]:
+        """Recorders, not sealed, whose lease has not ended at `now` (see `Database.now`)."""
+        return await self._recorders("expires_at >= ?", now)
+
+    async def _recorders(self, condition: str, now: int) -> list[RecorderInfo]:
+        columns = f"{self._dialect.column('id')}, replica_id, host, pid, durable_seq, expires_at"
+        rows: Sequence[Any] = await self._backend.fetch(
+            f"SELECT {columns} FROM recorders WHERE expires_at IS NOT NULL AND {condition} "
+            "ORDER BY expires_at",
+            (now,),
+        )
+        return [RecorderInfo(self._dialect.read_id(row[0]), *row[1:]) for row in rows]
+
+    async def latest_token(self) -> str:
+        """The resume token of this instant: every change that a query does not show yet comes after it."""
+        return await self._changes.latest_token()
+
+    async def changes_since(self, token: str, limit: int = 1000) -> Changes:
+        """Runs that changed after `token`; about `limit` of them, and never none when there are some.
+
+        Raises:
+            ResumeTokenInvalid: the token was not made here.
+            ResumeTokenExpired: what came after it is no longer kept.
+        """
+        return await self._changes.since(token, limit)
+
+
+def _within(filter: RunFilter, start: int, until: int) -> RunFilter:
+    """`filter`, over the create times of a range at most."""
+    narrowed = RunFilter()
+    narrowed.CopyFrom(filter)
+    times = narrowed.create_time
+    if times.HasField("from"):
+        start = max(start, micros(getattr(times, "from")))
+    if times.HasField("until"):
+        until = min(until, micros(times.until))
+    set_micros(getattr(times, "from"), start)
+    set_micros(times.until, until)
+    return narrowed

@@ -69,6 +69,8 @@ runs = sa.Table(
     sa.Column("idempotency_key", sa.Text),
     # What CreateRun said, to tell a repeated request from another one under the same id.
     sa.Column("create_digest", sa.LargeBinary),
+    # A JSON list; null: none. run_tags has them too, for filters.
+    sa.Column("tags", sa.Text),
     # The current state; its body is the row of run_states with this seq. Type 0: no state yet.
     sa.Column("state_type", sa.SmallInteger, nullable=False),
     sa.Column("state_name", sa.Text, nullable=False),
@@ -80,6 +82,7 @@ runs = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("run_count", sa.Integer, nullable=False),
+    sa.Column("flow_run_count", sa.Integer, nullable=False),
     sa.Column("is_resuming", sa.Boolean, nullable=False),
     sa.Column("retry_type", sa.SmallInteger, nullable=False),
     sa.Column("pause_keys", sa.Text, nullable=False),

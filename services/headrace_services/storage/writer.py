@@ -1,16 +1,52 @@
-"""The one write path: commands in, group commits out."""
+"""The one write path: commands in, group commits out.
+
+One task drains what has piled up, loads every row that the commands touch in one query, lets them work
+in memory, writes everything at once and commits once; only then is anybody answered. While a commit
+waits for the disk the next batch gathers by itself, so there is no timer and no batch size to tune.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+from headrace.core.clock import Clock
+from headrace.core.errors import DatabaseUnavailable, InternalError, ServiceError
 from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry, RecorderOpen
 from headrace.v1.run_pb2 import AttemptRef, Run
 from headrace.v1.run_service_pb2 import CONFLICT_POLICY_UNSPECIFIED, ConflictPolicy, ProposeStateResponse
 from headrace.v1.state_pb2 import CrashedDetails, State
+from headrace_services.storage.backends import Backend
+from headrace_services.storage.commands import (
+    Command,
+    CreateRun,
+    OpenRecorder,
+    ProposeState,
+    Record,
+    Renew,
+    UpdateRun,
+)
+from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
+from headrace_services.storage.errors import is_conflict
+from headrace_services.storage.outbox import KEPT_SECONDS
+from headrace_services.storage.recording import Wanted
+from headrace_services.storage.rows import RecorderRow, flow_id_of, text
+from headrace_services.storage.steps import Conflict, Steps
 from headrace_services.storage.values import RecorderStatus, RecordOutcome
+from headrace_services.storage.work import Work
 
 __all__ = ["Writer"]
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_BATCH_COMMANDS: Final = 500
+_BATCH_WEIGHT: Final = 5000
+_TRIES: Final = 8
+_TRIM_SECONDS: Final = 60.0
 
 
 class Writer:
@@ -22,6 +58,31 @@ class Writer:
         InternalError: the command broke something unforeseen. Nothing of it was written.
     """
 
+    def __init__(self, backend: Backend, clock: Clock, committed: Callable[[], None]) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._committed = committed
+        self._queue: deque[Command[Any]] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        # Recorders as of the last commit. Every advance names the number it follows, so that an entry
+        # another replica has overtaken is found out in the write.
+        self._recorders: dict[str, RecorderRow] = {}
+        self._trimmed_at = clock.monotonic()
+
+    def start(self) -> None:
+        """Begin to commit."""
+        self._task = asyncio.create_task(self._run(), name="headrace-writer")
+
+    async def close(self) -> None:
+        """Commit what is queued, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
     async def open_recorder(
         self, open: RecorderOpen, replica_id: str, lease_seconds: float
     ) -> RecorderStatus:
@@ -29,7 +90,7 @@ class Writer:
 
         A recorder whose lease had lapsed lives again; its entries are taken where the fences allow.
         """
-        raise NotImplementedError
+        return await self._ask(OpenRecorder(open, replica_id, lease_seconds))
 
     async def record(self, recorder_id: str, first_seq: int, entries: Sequence[RecordEntry]) -> RecordOutcome:
         """Apply each entry exactly once, in order.
@@ -42,7 +103,7 @@ class Writer:
             RecorderSealed: the recorder has said that it is done.
             ObjectNotFound: the recorder never opened.
         """
-        raise NotImplementedError
+        return await self._ask(Record.of(recorder_id, first_seq, entries))
 
     async def renew_recorders(
         self, renewals: Mapping[str, int], executing: Sequence[AttemptRef] = ()
@@ -56,7 +117,7 @@ class Writer:
         Returns:
             The attempts among `executing` that are lost: their runs are gone, or owned by a later fence.
         """
-        raise NotImplementedError
+        return await self._ask(Renew(renewals, executing))
 
     async def seal_recorder(self, recorder_id: str) -> None:
         """Note that the recorder is done. Runs it leaves behind unfinished become CRASHED.
@@ -66,7 +127,7 @@ class Writer:
         Raises:
             ObjectNotFound: the recorder never opened.
         """
-        raise NotImplementedError
+        await self._ask(SealRecorder(recorder_id))
 
     async def crash_recorder(
         self, recorder_id: str, reason: str, cause: CrashedDetails.Cause, *, expired_before: int | None = None
@@ -89,7 +150,7 @@ class Writer:
         Raises:
             ObjectNotFound: the recorder never opened.
         """
-        raise NotImplementedError
+        return await self._ask(CrashRecorder(recorder_id, reason, cause, expired_before))
 
     async def create_run(
         self, run: Run, idempotency_key: str = "", on_conflict: ConflictPolicy = CONFLICT_POLICY_UNSPECIFIED
@@ -104,7 +165,7 @@ class Writer:
             RequestIdReused: the run id was used for a run that says something else.
             ObjectNotFound: there is no parent, root or owner run with the given id.
         """
-        raise NotImplementedError
+        return await self._ask(CreateRun(run, idempotency_key, on_conflict))
 
     async def propose_state(
         self, run_id: str, attempt: AttemptRef | None, state: State, force: bool = False, actor: str = ""
@@ -122,7 +183,7 @@ class Writer:
             ObjectNotFound: there is no such run.
             StaleAttempt: the attempt no longer owns the run.
         """
-        raise NotImplementedError
+        return await self._ask(ProposeState(run_id, attempt, state, force, actor))
 
     async def update_run(self, run: Run, paths: Sequence[str], request_id: str = "") -> Run:
         """Change the fields of the run that `paths` names: name, tags, labels, parameters.
@@ -137,7 +198,7 @@ class Writer:
             TransitionNotAllowed: `parameters`, after the run has started.
             RequestIdReused: `request_id` was used for another request.
         """
-        raise NotImplementedError
+        return await self._ask(UpdateRun(run, paths, request_id))
 
     async def delete_run(self, run_id: str, force: bool = False) -> int:
         """Delete the run, the runs below it, and everything that belongs to them.
@@ -148,7 +209,7 @@ class Writer:
         Raises:
             RunActive: one of them may still be executing, and `force` is not set.
         """
-        raise NotImplementedError
+        return await self._ask(DeleteRun(run_id, force))
 
     async def delete_flow(
         self, *, id: str | None = None, name: str | None = None, force: bool = False
@@ -162,4 +223,160 @@ class Writer:
             ObjectNotFound: there is no such flow.
             RunActive: one of its runs may still be executing, and `force` is not set.
         """
-        raise NotImplementedError
+        return await self._ask(DeleteFlow(id, name, force))
+
+    # The loop
+
+    async def _ask(self, command: Command[T]) -> T:
+        if self._closing:
+            raise DatabaseUnavailable("The server is closing its database.")
+        self._queue.append(command)
+        self._wake.set()
+        return await command.future
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._queue):
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._commit(self._take())
+
+    def _take(self) -> list[Command[Any]]:
+        """The next batch: what has piled up, or one command that needs a transaction of its own."""
+        batch: list[Command[Any]] = []
+        weight = 0
+        while self._queue and len(batch) < _BATCH_COMMANDS and weight < _BATCH_WEIGHT:
+            if self._queue[0].is_solo and batch:
+                break
+            command = self._queue.popleft()
+            batch.append(command)
+            weight += command.weight
+            if command.is_solo:
+                break
+        return batch
+
+    async def _commit(self, batch: Sequence[Command[Any]]) -> None:
+        """Commit the batch, or find out which of its commands cannot be committed."""
+        try:
+            await self._transact(batch)
+        except ServiceError as error:
+            for command in batch:
+                command.fail(error)
+        except Exception as error:
+            await self._isolate(batch, error)
+        else:
+            for command in batch:
+                command.finish()
+
+    async def _transact(self, batch: Sequence[Command[Any]]) -> None:
+        """One transaction, tried again when another one came first."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                changed = await self._backend.store.transact(await self._logic(batch))
+            except Exception as error:
+                self._recorders.clear()
+                if attempt == _TRIES or not self._is_worth_another_try(error, attempt):
+                    raise
+                await asyncio.sleep(random.random() * 0.005 * attempt)
+            else:
+                if changed:
+                    self._committed()
+                return
+
+    def _is_worth_another_try(self, error: Exception, attempt: int) -> bool:
+        """Whether the same batch may succeed: it lost a race, or its connection was stale."""
+        if isinstance(error, Conflict) or is_conflict(error):
+            return True
+        # Rows that another replica inserted meanwhile are found when the batch loads again; a connection
+        # that had died in idleness is replaced. Every command may be repeated, so nothing happens twice.
+        return attempt == 1 and (
+            not isinstance(error, ServiceError) or isinstance(error, DatabaseUnavailable)
+        )
+
+    async def _isolate(self, batch: Sequence[Command[Any]], error: Exception) -> None:
+        """Commit the batch in halves, down to the one command, and entry, that breaks it."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._commit(batch[:middle])
+            await self._commit(batch[middle:])
+            return
+        command = batch[0]
+        parts = command.parts()
+        if parts:
+            await self._commit_parts(command, parts)
+            return
+        known = InternalError("The server could not store this; its log says why.")
+        _log.error("a %s could not be committed", type(command).__name__, exc_info=error)
+        substitute = command.poisoned(known)
+        if substitute is None:
+            command.fail(known)
+            return
+        await self._commit_parts(command, [substitute])
+
+    async def _commit_parts(self, command: Command[Any], parts: Sequence[Command[Any]]) -> None:
+        """Commit the pieces of a command in their order, and answer it from theirs."""
+        for part in parts:
+            await self._commit([part])
+            failure = part.future.exception()
+            if failure is not None:
+                command.fail(failure)
+                return
+        command.join(parts)
+
+    # One transaction
+
+    async def _logic(self, batch: Sequence[Command[Any]]) -> Callable[[], Steps[bool]]:
+        """The batch as the logic of one transaction, which says whether anything was written."""
+        lease_now = 0
+        if any(isinstance(command, OpenRecorder) for command in batch):
+            lease_now = await self._backend.lease_now()
+        now = self._clock.now()
+        trim = self._due_to_trim()
+
+        def logic() -> Steps[bool]:
+            work = Work(now, lease_now)
+            if trim:
+                work.writes.trim_before = now - KEPT_SECONDS * 1_000_000
+            yield from self._load(work, batch)
+            for command in batch:
+                yield from command.run(work)
+            yield from work.flush()
+            self._keep(work)
+            return not work.writes.is_empty
+
+        return logic
+
+    def _load(self, work: Work, batch: Sequence[Command[Any]]) -> Steps[None]:
+        wanted = Wanted.nothing()
+        recorders: set[str] = set()
+        for command in batch:
+            command.wanted(wanted)
+            recorders.update(command.recorders())
+        work.recorders = {id: self._recorders[id] for id in recorders if id in self._recorders}
+        yield from work.load_runs(wanted.runs)
+        yield from work.load_recorders(recorders)
+        # A flow cannot go while a run of it is locked.
+        work.known_flows.update(run.flow_id for run in work.runs.values() if run and run.flow_id)
+        flow_ids = {flow_id_of(text(name)) for name in wanted.flows} - work.known_flows
+        new_roots = {id for id in wanted.roots if work.runs.get(id) is None}
+        if new_roots or flow_ids:
+            yield from work.load_known(flow_ids, new_roots)
+        facts = [pair for pair in wanted.facts if work.runs.get(pair[0]) is not None]
+        yield from work.load_facts(facts)
+
+    def _keep(self, work: Work) -> None:
+        """Remember the recorders as they will be after the commit; a failure forgets them all."""
+        for id, recorder in work.recorders.items():
+            recorder.is_new = False
+            recorder.stored_seq = recorder.durable_seq
+            self._recorders[id] = recorder
+            if recorder.is_sealed:
+                del self._recorders[id]
+
+    def _due_to_trim(self) -> bool:
+        """Whether the outbox should lose what is past its time."""
+        now = self._clock.monotonic()
+        if now - self._trimmed_at < _TRIM_SECONDS:
+            return False
+        self._trimmed_at = now
+        return True

@@ -1,0 +1,223 @@
+"""The two databases behind one face: connections for reading, the store that writes, and notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import asyncpg
+
+from headrace.core.clock import Clock
+from headrace_services.storage.errors import is_disconnect, translated
+from headrace_services.storage.postgresql_store import (
+    CONNECT_SECONDS,
+    STATEMENT_SECONDS,
+    Connection,
+    PostgresqlStore,
+)
+from headrace_services.storage.sqlite_store import SqliteStore, connect
+from headrace_services.storage.steps import Row
+from headrace_services.storage.urls import postgresql_dsn, sqlite_path
+
+__all__ = ["Backend", "PostgresqlBackend", "SqliteBackend"]
+
+_NOTICES_PER_SECOND: Final = 50
+_RECONNECT_SECONDS: Final = 1.0
+_CHANNEL: Final = "headrace"
+
+
+class Backend(Protocol):
+    """One database, whichever it is."""
+
+    dialect: str
+    version: str
+    store: SqliteStore | PostgresqlStore
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
+        """The rows of a query with `?` for each parameter."""
+        ...
+
+    async def lease_now(self) -> int:
+        """The instant by which leases are measured, microseconds."""
+        ...
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever another replica has committed something."""
+        ...
+
+    def notify(self) -> None:
+        """Tell the other replicas that something was committed."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class SqliteBackend:
+    """A file. Reading has connections of its own, which never wait for the writer."""
+
+    dialect = "sqlite"
+    version = sqlite3.sqlite_version
+
+    def __init__(self, path: Path, clock: Clock, readers: int) -> None:
+        self.store = SqliteStore(path)
+        self._path = path
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="headrace-reader")
+        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+
+    @classmethod
+    async def open(cls, url: str, clock: Clock, readers: int) -> SqliteBackend:
+        """Open the file of `url`."""
+        backend = cls(sqlite_path(url), clock, readers)
+        await backend.store.open()
+        return backend
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, sql, parameters)
+
+    def _read(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        with translated():
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                connection = connect(self._path, read_only=True)
+            try:
+                return connection.execute(sql, parameters).fetchall()
+            finally:
+                self._idle.put(connection)
+
+    async def lease_now(self) -> int:
+        return self._clock.now()
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Nobody else writes to the file."""
+
+    def notify(self) -> None:
+        """Nobody else reads the file."""
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+        await self.store.close()
+
+
+@lru_cache(maxsize=1024)
+def _numbered(sql: str) -> str:
+    """`sql` with `$1, $2, ...` for its `?`s."""
+    first, *rest = sql.split("?")
+    return first + "".join(f"${i}{part}" for i, part in enumerate(rest, 1))
+
+
+class PostgresqlBackend:
+    """A PostgreSQL database: a pool for reading, a connection for writing, one for notices."""
+
+    dialect = "postgresql"
+
+    def __init__(self, dsn: str, pool: Any, version: str) -> None:
+        self.store = PostgresqlStore(dsn)
+        self.version = version
+        self._dsn = dsn
+        self._pool = pool
+        self._listener: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
+        self._listening = asyncio.Event()
+
+    @classmethod
+    async def open(cls, url: str, readers: int) -> PostgresqlBackend:
+        """Connect to the database of `url`."""
+        dsn = postgresql_dsn(url)
+        with translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=readers,
+                timeout=CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS,
+                server_settings={"application_name": "headrace reader"},
+            )
+            version = (await pool.fetchval("SHOW server_version")).split(" ")[0]
+        backend = cls(dsn, pool, version)
+        await backend.store.open()
+        return backend
+
+    async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
+        with translated():
+            try:
+                return await self._pool.fetch(_numbered(sql), *parameters)
+            except Exception as error:
+                if not is_disconnect(error):
+                    raise
+            # The pool had kept a connection whose server had gone; it has dropped it now.
+            return await self._pool.fetch(_numbered(sql), *parameters)
+
+    async def lease_now(self) -> int:
+        rows = await self.fetch("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        now: int = rows[0][0]
+        return now
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        self._listener = asyncio.create_task(self._keep_listening(heard), name="headrace-listener")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._listening.wait(), CONNECT_SECONDS)
+
+    def notify(self) -> None:
+        self._due.set()
+
+    async def _keep_listening(self, heard: Callable[[], None]) -> None:
+        """Hold a connection for notices, and make a new one whenever it breaks."""
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._listen_once(heard)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _listen_once(self, heard: Callable[[], None]) -> None:
+        connection: Connection = await asyncpg.connect(
+            self._dsn,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            server_settings={"application_name": "headrace notices"},
+        )
+        own_pid = connection.get_server_pid()
+        broken = asyncio.Event()
+
+        def on_notice(_connection: Any, pid: int, _channel: str, _payload: str) -> None:
+            if pid != own_pid:
+                heard()
+
+        def on_end(_connection: Any) -> None:
+            broken.set()
+            self._due.set()
+
+        try:
+            connection.add_termination_listener(on_end)
+            await connection.add_listener(_CHANNEL, on_notice)
+            self._listening.set()
+            heard()  # what was missed meanwhile
+            while not broken.is_set():
+                await self._due.wait()
+                self._due.clear()
+                if not broken.is_set():
+                    await connection.execute(f"NOTIFY {_CHANNEL}")
+                    await asyncio.sleep(1 / _NOTICES_PER_SECOND)
+        finally:
+            connection.terminate()
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listener
+        await self.store.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pool.close(), CONNECT_SECONDS)

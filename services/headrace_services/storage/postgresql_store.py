@@ -1,0 +1,402 @@
+"""PostgreSQL: one connection that writes; a transaction is one load and one statement that writes it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from headrace_services.storage.columns import (
+    RECORDER_COLUMNS,
+    RUN_COLUMNS,
+    RUN_ID_COLUMNS,
+    UPDATED_COLUMNS,
+    recorder_values,
+    run_values,
+    updated_values,
+)
+from headrace_services.storage.errors import is_disconnect, translate
+from headrace_services.storage.outbox import OutboxKind
+from headrace_services.storage.rows import decode_tags
+from headrace_services.storage.steps import Conflict, Row, Steps
+from headrace_services.storage.work import Writes
+
+__all__ = ["CONNECT_SECONDS", "STATEMENT_SECONDS", "Connection", "PostgresqlStore"]
+
+T = TypeVar("T")
+Connection = Any
+"""asyncpg ships types that strict checkers cannot read."""
+CONNECT_SECONDS: Final = 5.0
+STATEMENT_SECONDS: Final = 60.0
+
+_TYPES: Final = {
+    **dict.fromkeys(RUN_ID_COLUMNS, "uuid"),
+    **dict.fromkeys(("kind", "state_type", "retry_type"), "smallint"),
+    **dict.fromkeys(("state_seq", "attempt", "run_count", "flow_run_count"), "int"),
+    **dict.fromkeys(("is_presumed", "is_resuming", "is_sealed"), "bool"),
+    **dict.fromkeys(("create_digest", "spec", "full_spec"), "bytea"),
+    **dict.fromkeys(
+        ("name", "task_name", "deployment_id", "work_pool", "work_queue", "idempotency_key", "tags"), "text"
+    ),
+    **dict.fromkeys(("state_name", "pause_keys", "replica_id", "host", "sdk"), "text"),
+}
+
+
+def _type(column: str) -> str:
+    return _TYPES.get(column, "bigint")
+
+
+def _selected(columns: Sequence[str], prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{c}::text" if c in RUN_ID_COLUMNS else f"{prefix}{c}" for c in columns)
+
+
+_INSERTED: Final = (*RUN_COLUMNS, "full_spec")
+_LOAD_RUNS: Final = (
+    f"SELECT {_selected(RUN_COLUMNS)} FROM runs WHERE id = ANY($1::uuid[] || "
+    "ARRAY(SELECT owner_run_id FROM runs WHERE id = ANY($1::uuid[]))) ORDER BY id FOR NO KEY UPDATE"
+)
+_LOAD_RECORDERS: Final = (
+    f"SELECT {_selected(RECORDER_COLUMNS)} FROM recorders WHERE id = ANY($1::uuid[]) ORDER BY id"
+)
+_LOAD_FACTS: Final = """
+SELECT asked.run_id::text, asked.state_id::text, current.body, earlier.body, recorders.expires_at
+FROM unnest($1::uuid[], $2::uuid[]) AS asked (run_id, state_id) JOIN runs ON runs.id = asked.run_id
+LEFT JOIN run_states AS current ON current.run_id = runs.id AND current.seq = runs.state_seq
+LEFT JOIN run_states AS earlier ON earlier.run_id = runs.id AND earlier.id = asked.state_id
+LEFT JOIN recorders ON recorders.id = runs.recorder_id
+"""
+_LOAD_KNOWN: Final = """
+WITH known AS (SELECT id FROM flows WHERE id = ANY($1::uuid[]) ORDER BY id FOR KEY SHARE)
+SELECT 0, id::text FROM known
+UNION ALL SELECT 1, id::text FROM deleted_runs WHERE id = ANY($2::uuid[])
+"""
+_LOAD_KEYS: Final = """
+SELECT runs.flow_id::text, runs.idempotency_key, runs.id::text
+FROM unnest($1::uuid[], $2::text[]) AS asked (flow_id, key)
+JOIN runs ON runs.flow_id = asked.flow_id AND runs.idempotency_key = asked.key
+"""
+_LOAD_REQUESTS: Final = """
+SELECT method, requests.request_id, digest, response FROM requests
+JOIN unnest($1::text[], $2::text[]) AS asked (method_name, request_id)
+ON method = method_name AND requests.request_id = asked.request_id
+"""
+_LOAD_UNFINISHED: Final = (
+    "SELECT id::text FROM runs WHERE recorder_id = $1 AND state_type NOT IN (6, 7, 8, 9) ORDER BY id DESC"
+)
+_LOAD_TREE: Final = (
+    "SELECT id::text, parent_run_id::text, kind, state_type, start_time, create_time, tags FROM runs "
+    "WHERE root_run_id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
+)
+_LOCK_ROOTS: Final = "SELECT 1 FROM runs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
+_LOCK_FLOW: Final = "SELECT 1 FROM flows WHERE id = $1 FOR UPDATE"
+_LOAD_FLOW_ROOTS: Final = "SELECT id::text, root_run_id::text FROM runs WHERE flow_id = $1 AND kind = 1"
+
+
+class _Statement:
+    """One statement made of parts, each with parameters of its own."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._parameters: list[Any] = []
+        self._counted: list[str] = []
+        self._expected: list[int] = []
+
+    def unnest(self, sql: str, columns: Sequence[tuple[str, str]], rows: Sequence[Row]) -> None:
+        """Add `sql`, in which `{rows}` stands for the rows, as a table with `columns` (name, type)."""
+        arrays: list[Any] = [list(values) for values in zip(*rows, strict=True)]
+        names = ", ".join(name for name, _ in columns)
+        start = len(self._parameters)
+        places = ", ".join(f"${start + i}::{type}[]" for i, (_, type) in enumerate(columns, 1))
+        self._parameters.extend(arrays)
+        self._parts.append(sql.replace("{rows}", f"unnest({places}) AS new ({names})"))
+
+    def expect(self, count: int) -> None:
+        """The part added last, which returns its rows, must return so many."""
+        self._counted.append(f"(SELECT count(*) FROM part{len(self._parts) - 1})")
+        self._expected.append(count)
+
+    async def run(self, connection: Connection) -> None:
+        """Run it.
+
+        Raises:
+            Conflict: a part met another number of rows than it was written for.
+        """
+        if not self._parts:
+            return
+        parts = ", ".join(f"part{i} AS ({part})" for i, part in enumerate(self._parts))
+        counts = ", ".join(self._counted) or "1"
+        row = await connection.fetchrow(f"WITH {parts} SELECT {counts}", *self._parameters)
+        if self._counted and list(row) != self._expected:
+            raise Conflict
+
+
+def _insert(table: str, columns: Sequence[tuple[str, str]], suffix: str = "") -> str:
+    names = ", ".join(name for name, _ in columns)
+    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {{rows}} {suffix}".rstrip()
+
+
+_RUN: Final = [(name, _type(name)) for name in _INSERTED]
+_UPDATED: Final = [*((name, _type(name)) for name in UPDATED_COLUMNS), ("id", "uuid"), ("stored", "bigint")]
+_ASSIGNED: Final = ", ".join(
+    f"{c} = coalesce(new.{c}, runs.{c})" if c.endswith("spec") else f"{c} = new.{c}" for c in UPDATED_COLUMNS
+)
+_WHERE_UNCHANGED: Final = "WHERE runs.id = new.id AND runs.version = new.stored RETURNING 1"
+_UPDATE_RUNS: Final = f"UPDATE runs SET {_ASSIGNED} FROM {{rows}} {_WHERE_UNCHANGED}"
+_STATE: Final = [
+    *(("run_id", "uuid"), ("seq", "int"), ("id", "uuid"), ("type", "smallint"), ("name", "text")),
+    *(("event_time", "bigint"), ("record_time", "bigint"), ("body", "bytea")),
+]
+_TAG: Final = [
+    *(("tag", "text"), ("kind", "smallint"), ("state_type", "smallint")),
+    *(("create_time", "bigint"), ("run_id", "uuid")),
+]
+_DELETE_TAGS: Final = (
+    "DELETE FROM run_tags USING {rows} WHERE run_tags.workspace_id = 1 AND run_tags.tag = new.tag "
+    "AND run_tags.kind = new.kind AND run_tags.state_type = new.state_type "
+    "AND run_tags.create_time = new.create_time AND run_tags.run_id = new.run_id"
+)
+_LOG: Final = [
+    *(("run_id", "uuid"), ("root_run_id", "uuid"), ("time", "bigint"), ("level", "smallint")),
+    *(("logger", "text"), ("message", "text"), ("rest", "bytea")),
+]
+_SPAN: Final = [
+    *(("run_id", "uuid"), ("root_run_id", "uuid"), ("trace_id", "text")),
+    *(("start_time", "bigint"), ("body", "bytea")),
+]
+_RECORDER: Final = [*((name, _type(name)) for name in RECORDER_COLUMNS), ("update_time", "bigint")]
+_ADVANCED: Final = [*_RECORDER, ("stored", "bigint")]
+_UPDATE_RECORDERS: Final = (
+    "UPDATE recorders SET durable_seq = new.durable_seq, is_sealed = new.is_sealed, "
+    "expires_at = new.expires_at, replica_id = new.replica_id, dropped_logs = new.dropped_logs, "
+    "dropped_spans = new.dropped_spans, update_time = new.update_time FROM {rows} "
+    "WHERE recorders.id = new.id AND recorders.durable_seq = new.stored AND NOT recorders.is_sealed "
+    "RETURNING 1"
+)
+_RENEW: Final = (
+    "UPDATE recorders SET expires_at = new.expires_at, update_time = new.update_time FROM {rows} "
+    "WHERE recorders.id = new.id AND NOT recorders.is_sealed"
+)
+_OUTBOX: Final = [("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigint")]
+
+
+class PostgresqlStore:
+    """The writer's side of a PostgreSQL database."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: Connection = None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            DatabaseUnavailable: nobody answers.
+        """
+        try:
+            await self._connected()
+        except Exception as error:
+            raise translate(error) or error from error
+
+    async def transact(self, logic: Callable[[], Steps[T]]) -> T:
+        """Run `logic` in one transaction; it is durable when this returns.
+
+        Raises:
+            Conflict: it may be tried again.
+            DatabaseUnavailable, StorageFull: nothing was written, or, when the connection broke in the
+                commit itself, perhaps all of it: every command may be repeated.
+        """
+        try:
+            connection = await self._connected()
+            async with connection.transaction():
+                return await self._step(connection, logic())
+        except BaseException as error:
+            if is_disconnect(error) or not isinstance(error, Exception):
+                await self._disconnect()
+            known = translate(error)
+            if known is None or known is error:
+                raise
+            raise known from error
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            await connection.close(timeout=CONNECT_SECONDS)
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS,
+                server_settings={"application_name": "headrace writer"},
+            )
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _step(self, connection: Connection, logic: Steps[T]) -> T:
+        rows: Any = None
+        while True:
+            try:
+                operation, arguments = logic.send(rows)
+            except StopIteration as done:
+                answer: T = done.value
+                return answer
+            rows = await getattr(self, operation)(connection, *arguments)
+
+    # Operations, as `storage.steps` describes them
+
+    async def load_runs(self, connection: Connection, ids: Collection[str]) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_RUNS, list(ids))
+
+    async def load_recorders(self, connection: Connection, ids: Collection[str]) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_RECORDERS, list(ids))
+
+    async def load_facts(self, connection: Connection, pairs: Collection[tuple[str, str]]) -> Sequence[Row]:
+        run_ids, state_ids = zip(*pairs, strict=True)
+        return await connection.fetch(_LOAD_FACTS, run_ids, state_ids)
+
+    async def load_known(
+        self, connection: Connection, flow_ids: Collection[str], run_ids: Collection[str]
+    ) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_KNOWN, list(flow_ids), list(run_ids))
+
+    async def load_keys(self, connection: Connection, pairs: Collection[tuple[str, str]]) -> Sequence[Row]:
+        flow_ids, keys = zip(*pairs, strict=True)
+        return await connection.fetch(_LOAD_KEYS, flow_ids, keys)
+
+    async def load_requests(self, connection: Connection, ids: Collection[tuple[str, str]]) -> Sequence[Row]:
+        methods, request_ids = zip(*ids, strict=True)
+        return await connection.fetch(_LOAD_REQUESTS, methods, request_ids)
+
+    async def load_full_spec(self, connection: Connection, run_id: str) -> bytes | None:
+        return await connection.fetchval("SELECT full_spec FROM runs WHERE id = $1", run_id)
+
+    async def load_unfinished(self, connection: Connection, recorder_id: str) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_UNFINISHED, recorder_id)
+
+    async def load_tree(self, connection: Connection, root_ids: Collection[str]) -> Sequence[Row]:
+        # Whoever adds a run locks its owner first: with the roots locked, the next statement sees them all.
+        await connection.execute(_LOCK_ROOTS, list(root_ids))
+        return await connection.fetch(_LOAD_TREE, list(root_ids))
+
+    async def lock_flow(self, connection: Connection, flow_id: str) -> bool:
+        return await connection.fetchval(_LOCK_FLOW, flow_id) is not None
+
+    async def load_flow_roots(self, connection: Connection, flow_id: str) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_FLOW_ROOTS, flow_id)
+
+    async def flush(self, connection: Connection, writes: Writes) -> None:
+        statement = _Statement()
+        if writes.flows:
+            rows = [(id, name, writes.time) for id, name in sorted(writes.flows.items())]
+            columns = [("id", "uuid"), ("name", "text"), ("create_time", "bigint")]
+            statement.unnest(_insert("flows", columns, "ON CONFLICT DO NOTHING"), columns, rows)
+        self._add_runs(statement, writes)
+        if writes.states:
+            statement.unnest(_insert("run_states", _STATE), _STATE, writes.states)
+        if writes.tag_inserts:
+            statement.unnest(_insert("run_tags", _TAG), _TAG, writes.tag_inserts)
+        if writes.logs:
+            statement.unnest(_insert("logs", _LOG), _LOG, writes.logs)
+        if writes.spans:
+            statement.unnest(_insert("spans", _SPAN), _SPAN, writes.spans)
+        self._add_recorders(statement, writes)
+        if writes.requests:
+            columns = [("method", "text"), ("request_id", "text"), ("digest", "bytea"), ("response", "bytea")]
+            columns.append(("create_time", "bigint"))
+            rows = [(*row, writes.time) for row in writes.requests]
+            statement.unnest(_insert("requests", columns), columns, rows)
+        self._add_outbox(statement, writes)
+        if writes.tag_deletes:
+            # In a statement of its own: one statement sees the tables as they were before it.
+            await self._delete_tags(connection, writes.tag_deletes)
+        await statement.run(connection)
+        if writes.deleted_runs or writes.deleted_flows:
+            await self._delete(connection, writes)
+        if writes.trim_before is not None:
+            await self._trim(connection, writes.trim_before)
+
+    def _add_runs(self, statement: _Statement, writes: Writes) -> None:
+        if writes.inserted_runs:
+            statement.unnest(_insert("runs", _RUN), _RUN, [run_values(run) for run in writes.inserted_runs])
+        if writes.updated_runs:
+            rows = [updated_values(run) for run in writes.updated_runs]
+            statement.unnest(_UPDATE_RUNS, _UPDATED, rows)
+            statement.expect(len(rows))
+
+    def _add_recorders(self, statement: _Statement, writes: Writes) -> None:
+        new = [(*recorder_values(r), writes.time) for r in writes.recorders if r.is_new]
+        if new:
+            statement.unnest(_insert("recorders", _RECORDER), _RECORDER, new)
+        advanced = [
+            (*recorder_values(r), writes.time, r.stored_seq) for r in writes.recorders if not r.is_new
+        ]
+        if advanced:
+            statement.unnest(_UPDATE_RECORDERS, _ADVANCED, advanced)
+            statement.expect(len(advanced))
+        if writes.renewals:
+            columns = [("id", "uuid"), ("expires_at", "bigint"), ("update_time", "bigint")]
+            rows = [(id, at, writes.time) for id, at in sorted(writes.renewals.items())]
+            statement.unnest(_RENEW, columns, rows)
+
+    def _add_outbox(self, statement: _Statement, writes: Writes) -> None:
+        changed = [run.id for run in writes.inserted_runs] + [run.id for run in writes.updated_runs]
+        removed = [row[0] for row in writes.deleted_runs]
+        kinds = ((OutboxKind.CHANGED, changed), (OutboxKind.REMOVED, removed))
+        rows = [
+            (int(kind), bytes.fromhex("".join(ids).replace("-", "")), writes.time)
+            for kind, ids in kinds
+            if ids
+        ]
+        if rows:
+            statement.unnest(_insert("outbox", _OUTBOX), _OUTBOX, rows)
+
+    async def _delete_tags(self, connection: Connection, rows: Sequence[Row]) -> None:
+        statement = _Statement()
+        statement.unnest(_DELETE_TAGS, _TAG, rows)
+        await statement.run(connection)
+
+    async def _delete(self, connection: Connection, writes: Writes) -> None:
+        ids = [row[0] for row in writes.deleted_runs]
+        tags = [
+            (tag, kind, state_type, create_time, id)
+            for id, _, kind, state_type, _, create_time, tags in writes.deleted_runs
+            for tag in decode_tags(tags)
+        ]
+        if tags:
+            await self._delete_tags(connection, tags)
+        for table, column in (
+            ("run_states", "run_id"),
+            ("logs", "run_id"),
+            ("spans", "run_id"),
+            ("runs", "id"),
+        ):
+            await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::uuid[])", ids)
+        await connection.execute(
+            "INSERT INTO deleted_runs (id, delete_time) SELECT id, $2 FROM unnest($1::uuid[]) AS id "
+            "ON CONFLICT DO NOTHING",
+            *(writes.tombstones, writes.time),
+        )
+        await connection.execute("DELETE FROM flows WHERE id = ANY($1::uuid[])", writes.deleted_flows)
+
+    async def _trim(self, connection: Connection, before: int) -> None:
+        # Only what every reader can see already, or its place could be given away unseen.
+        horizon = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+        last = await connection.fetchrow(
+            "WITH old AS (DELETE FROM outbox WHERE record_time < $1 "
+            f"AND xid < {horizon} RETURNING xid, seq) "
+            "SELECT xid, seq FROM old ORDER BY xid DESC, seq DESC LIMIT 1",
+            before,
+        )
+        if last is not None:
+            await connection.execute(
+                "INSERT INTO markers (name, value) VALUES ('outbox', $1) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                f"{last[0]}-{last[1]}",
+            )

@@ -1,0 +1,404 @@
+"""SQLite: one connection, one thread, one transaction at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from headrace_services.storage.columns import (
+    RECORDER_COLUMNS,
+    RUN_COLUMNS,
+    RUN_ID_COLUMNS,
+    UPDATED_COLUMNS,
+    recorder_values,
+    run_values,
+    updated_values,
+)
+from headrace_services.storage.errors import translated
+from headrace_services.storage.outbox import OutboxKind
+from headrace_services.storage.rows import decode_tags
+from headrace_services.storage.steps import Conflict, Row, Steps
+from headrace_services.storage.work import Writes
+
+__all__ = ["SqliteStore", "blob", "connect", "from_blob", "marks"]
+
+T = TypeVar("T")
+_BUSY_SECONDS: Final = 30
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection with the settings that everything here relies on."""
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    # FULL: an acknowledged commit survives a power cut; group commit makes it free.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA cache_size=-16384")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    connection.execute("PRAGMA mmap_size=268435456")
+    if read_only:
+        connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+@lru_cache(maxsize=16384)
+def blob(id: str) -> bytes:
+    """An id as SQLite keeps it."""
+    return bytes.fromhex(id.replace("-", ""))
+
+
+def from_blob(id: bytes | None) -> str | None:
+    """An id as everybody else sees it."""
+    if id is None:
+        return None
+    text = id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def maybe_blob(id: str | None) -> bytes | None:
+    return None if id is None else blob(id)
+
+
+def marks(count: int) -> str:
+    """`?, ?, ...`: `count` of them."""
+    return ", ".join("?" * count)
+
+
+# How many parameters a list gets, so that few different statements have to be prepared.
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+
+
+def _padded(ids: Collection[str]) -> Iterator[list[bytes]]:
+    """The ids in lists of a few lengths; the last one is repeated to fill the last list."""
+    blobs = [blob(id) for id in ids]
+    for start in range(0, len(blobs), _SIZES[-1]):
+        part = blobs[start : start + _SIZES[-1]]
+        size = next(size for size in _SIZES if size >= len(part))
+        yield part + [part[-1]] * (size - len(part))
+
+
+@lru_cache(maxsize=64)
+def _numbered(sql: str, count: int) -> str:
+    """`sql` with `?1, ?2, ...` for each of its `{0}`: one list of parameters serves them all."""
+    return sql.format(", ".join(f"?{i}" for i in range(1, count + 1)))
+
+
+def _row(row: Row, id_positions: Sequence[int]) -> Row:
+    values = list(row)
+    for position in id_positions:
+        values[position] = from_blob(values[position])
+    return tuple(values)
+
+
+_RUN_IDS: Final = [i for i, name in enumerate(RUN_COLUMNS) if name in RUN_ID_COLUMNS]
+_LOAD_RUNS: Final = (
+    f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE id IN (SELECT id FROM runs WHERE id IN ({{0}}) "
+    "UNION ALL SELECT owner_run_id FROM runs WHERE id IN ({0}))"
+)
+_INSERT_RUN: Final = (
+    f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}, full_spec) VALUES ({marks(len(RUN_COLUMNS) + 1)})"
+)
+_LOAD_RECORDERS: Final = f"SELECT {', '.join(RECORDER_COLUMNS)} FROM recorders WHERE id IN ({{0}})"
+_ASSIGNED: Final = ", ".join(
+    f"{name} = coalesce(?, {name})" if name.endswith("spec") else f"{name} = ?" for name in UPDATED_COLUMNS
+)
+_UPDATE_RUN: Final = f"UPDATE runs SET {_ASSIGNED} WHERE id = ? AND version = ?"
+_UPDATED_IDS: Final = [i for i, name in enumerate((*UPDATED_COLUMNS, "id")) if name in RUN_ID_COLUMNS]
+_INSERT_RECORDER: Final = (
+    f"INSERT INTO recorders ({', '.join(RECORDER_COLUMNS)}, update_time) "
+    f"VALUES ({marks(len(RECORDER_COLUMNS) + 1)})"
+)
+_UPDATE_RECORDER: Final = (
+    "UPDATE recorders SET durable_seq = ?, is_sealed = ?, expires_at = ?, replica_id = ?, dropped_logs = ?, "
+    "dropped_spans = ?, update_time = ? WHERE id = ? AND durable_seq = ? AND NOT is_sealed"
+)
+_LOAD_FACTS: Final = """
+WITH asked (run_id, state_id) AS (VALUES {0})
+SELECT asked.run_id, asked.state_id, current.body, earlier.body, recorders.expires_at
+FROM asked JOIN runs ON runs.id = asked.run_id
+LEFT JOIN run_states AS current ON current.run_id = runs.id AND current.seq = runs.state_seq
+LEFT JOIN run_states AS earlier ON earlier.run_id = runs.id AND earlier.id = asked.state_id
+LEFT JOIN recorders ON recorders.id = runs.recorder_id
+"""
+
+
+class SqliteStore:
+    """The writer's side of a SQLite file. Its operations run in its own thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="headrace-writer")
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            DatabaseUnavailable: the file cannot be opened.
+        """
+        await self._in_thread(self._connected)
+
+    async def transact(self, logic: Callable[[], Steps[T]]) -> T:
+        """Run `logic` in one transaction; it is durable when this returns.
+
+        Raises:
+            Conflict: it may be tried again.
+            DatabaseUnavailable, StorageFull: nothing was written.
+        """
+        return await self._in_thread(self._transact, logic)
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self._in_thread(self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            with translated():
+                self._connection = connect(self._path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _transact(self, logic: Callable[[], Steps[T]]) -> T:
+        with translated():
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                answer = self._step(logic())
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk ends it by itself
+                    connection.execute("ROLLBACK")
+                raise
+            return answer
+
+    def _step(self, logic: Steps[T]) -> T:
+        rows: Any = None
+        while True:
+            try:
+                operation, arguments = logic.send(rows)
+            except StopIteration as done:
+                answer: T = done.value
+                return answer
+            rows = getattr(self, operation)(*arguments)
+
+    def _fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        return self._connected().execute(sql, parameters).fetchall()
+
+    def _fetch_in(self, sql: str, ids: Collection[str]) -> list[Row]:
+        """The rows of `sql`, whose `{0}` stands for the ids."""
+        return [row for part in _padded(ids) for row in self._fetch(_numbered(sql, len(part)), part)]
+
+    # Operations, as `storage.steps` describes them
+
+    def load_runs(self, ids: Collection[str]) -> list[Row]:
+        return [_row(row, _RUN_IDS) for row in self._fetch_in(_LOAD_RUNS, ids)]
+
+    def load_recorders(self, ids: Collection[str]) -> list[Row]:
+        return [_row(row, [0]) for row in self._fetch_in(_LOAD_RECORDERS, ids)]
+
+    def load_facts(self, pairs: Collection[tuple[str, str]]) -> list[Row]:
+        found: list[Row] = []
+        listed = list(pairs)
+        for start in range(0, len(listed), 10_000):
+            part = listed[start : start + 10_000]
+            parameters = [blob(id) for pair in part for id in pair]
+            rows = self._fetch(_LOAD_FACTS.format(", ".join(["(?, ?)"] * len(part))), parameters)
+            found.extend(_row(row, [0, 1]) for row in rows)
+        return found
+
+    def load_known(self, flow_ids: Collection[str], run_ids: Collection[str]) -> list[Row]:
+        found: list[Row] = []
+        for is_run, table, ids in ((0, "flows", flow_ids), (1, "deleted_runs", run_ids)):
+            rows = self._fetch_in(f"SELECT id FROM {table} WHERE id IN ({{0}})", ids)
+            found.extend((is_run, from_blob(row[0])) for row in rows)
+        return found
+
+    def load_keys(self, pairs: Collection[tuple[str, str]]) -> list[Row]:
+        sql = "SELECT flow_id, idempotency_key, id FROM runs WHERE flow_id = ? AND idempotency_key = ?"
+        rows = [row for flow_id, key in pairs for row in self._fetch(sql, (blob(flow_id), key))]
+        return [_row(row, [0, 2]) for row in rows]
+
+    def load_requests(self, ids: Collection[tuple[str, str]]) -> list[Row]:
+        sql = "SELECT method, request_id, digest, response FROM requests WHERE method = ? AND request_id = ?"
+        return [row for id in ids for row in self._fetch(sql, id)]
+
+    def load_full_spec(self, run_id: str) -> bytes | None:
+        rows = self._fetch("SELECT full_spec FROM runs WHERE id = ?", (blob(run_id),))
+        return rows[0][0] if rows else None
+
+    def load_unfinished(self, recorder_id: str) -> list[Row]:
+        sql = (
+            "SELECT id FROM runs WHERE recorder_id = ? AND recorder_id IS NOT NULL "
+            "AND state_type NOT IN (6, 7, 8, 9) ORDER BY id DESC"
+        )
+        return [_row(row, [0]) for row in self._fetch(sql, (blob(recorder_id),))]
+
+    def load_tree(self, root_ids: Collection[str]) -> list[Row]:
+        found: list[Row] = []
+        sql = (
+            "SELECT id, parent_run_id, kind, state_type, start_time, create_time, tags FROM runs "
+            "WHERE root_run_id = ?"
+        )
+        for root_id in root_ids:
+            found.extend(_row(row, [0, 1]) for row in self._fetch(sql, (blob(root_id),)))
+        return found
+
+    def lock_flow(self, flow_id: str) -> bool:
+        return bool(self._fetch("SELECT 1 FROM flows WHERE id = ?", (blob(flow_id),)))
+
+    def load_flow_roots(self, flow_id: str) -> list[Row]:
+        rows = self._fetch(
+            "SELECT id, root_run_id FROM runs WHERE flow_id = ? AND kind = 1", (blob(flow_id),)
+        )
+        return [_row(row, [0, 1]) for row in rows]
+
+    def flush(self, writes: Writes) -> None:
+        connection = self._connected()
+        many = connection.executemany
+        if writes.flows:
+            many(
+                "INSERT OR IGNORE INTO flows (id, name, create_time) VALUES (?, ?, ?)",
+                [(blob(id), name, writes.time) for id, name in writes.flows.items()],
+            )
+        self._flush_runs(connection, writes)
+        if writes.states:
+            many(
+                "INSERT INTO run_states (run_id, seq, id, type, name, event_time, record_time, body) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(blob(s[0]), s[1], blob(s[2]), *s[3:]) for s in writes.states],
+            )
+        self._flush_tags(connection, writes)
+        if writes.logs:
+            many(
+                "INSERT INTO logs (run_id, root_run_id, time, level, logger, message, rest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(blob(row[0]), blob(row[1]), *row[2:]) for row in writes.logs],
+            )
+        if writes.spans:
+            many(
+                "INSERT INTO spans (run_id, root_run_id, trace_id, start_time, body) VALUES (?, ?, ?, ?, ?)",
+                [(blob(row[0]), blob(row[1]), *row[2:]) for row in writes.spans],
+            )
+        self._flush_recorders(connection, writes)
+        if writes.requests:
+            many(
+                "INSERT INTO requests (method, request_id, digest, response, create_time) "
+                "VALUES (?, ?, ?, ?, ?)",
+                [(*row, writes.time) for row in writes.requests],
+            )
+        if writes.deleted_runs or writes.deleted_flows:
+            self._flush_deletes(connection, writes)
+        self._flush_outbox(connection, writes)
+
+    def _flush_runs(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        if writes.inserted_runs:
+            connection.executemany(_INSERT_RUN, map(_insert_parameters, writes.inserted_runs))
+        if writes.updated_runs:
+            rows = [_to_blobs(updated_values(run), _UPDATED_IDS) for run in writes.updated_runs]
+            if connection.executemany(_UPDATE_RUN, rows).rowcount != len(rows):
+                raise Conflict
+
+    def _flush_tags(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        if writes.tag_deletes:
+            connection.executemany(
+                "DELETE FROM run_tags WHERE workspace_id = 1 AND tag = ? AND kind = ? AND state_type = ? "
+                "AND create_time = ? AND run_id = ?",
+                [(*row[:4], blob(row[4])) for row in writes.tag_deletes],
+            )
+        if writes.tag_inserts:
+            connection.executemany(
+                "INSERT INTO run_tags (tag, kind, state_type, create_time, run_id) VALUES (?, ?, ?, ?, ?)",
+                [(*row[:4], blob(row[4])) for row in writes.tag_inserts],
+            )
+
+    def _flush_recorders(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        for recorder in writes.recorders:
+            if recorder.is_new:
+                values = recorder_values(recorder)
+                connection.execute(_INSERT_RECORDER, (blob(recorder.id), *values[1:], writes.time))
+                continue
+            parameters = (
+                *(recorder.durable_seq, recorder.is_sealed, recorder.expires_at, recorder.replica_id),
+                *(recorder.dropped_logs, recorder.dropped_spans, writes.time),
+                *(blob(recorder.id), recorder.stored_seq),
+            )
+            if connection.execute(_UPDATE_RECORDER, parameters).rowcount != 1:
+                raise Conflict
+        if writes.renewals:
+            connection.executemany(
+                "UPDATE recorders SET expires_at = ?, update_time = ? WHERE id = ? AND NOT is_sealed",
+                [(at, writes.time, blob(id)) for id, at in sorted(writes.renewals.items())],
+            )
+
+    def _flush_deletes(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        ids = [(blob(row[0]),) for row in writes.deleted_runs]
+        for id, _, kind, state_type, _, create_time, tags in writes.deleted_runs:
+            connection.executemany(
+                "DELETE FROM run_tags WHERE workspace_id = 1 AND tag = ? AND kind = ? AND state_type = ? "
+                "AND create_time = ? AND run_id = ?",
+                [(tag, kind, state_type, create_time, blob(id)) for tag in decode_tags(tags)],
+            )
+        for table, column in (
+            ("run_states", "run_id"),
+            ("logs", "run_id"),
+            ("spans", "run_id"),
+            ("runs", "id"),
+        ):
+            connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", ids)
+        connection.executemany(
+            "INSERT OR IGNORE INTO deleted_runs (id, delete_time) VALUES (?, ?)",
+            [(blob(id), writes.time) for id in writes.tombstones],
+        )
+        connection.executemany("DELETE FROM flows WHERE id = ?", [(blob(id),) for id in writes.deleted_flows])
+
+    def _flush_outbox(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        changed = [run.id for run in writes.inserted_runs] + [run.id for run in writes.updated_runs]
+        removed = [row[0] for row in writes.deleted_runs]
+        for kind, ids in ((OutboxKind.CHANGED, changed), (OutboxKind.REMOVED, removed)):
+            if ids:
+                connection.execute(
+                    "INSERT INTO outbox (kind, keys, record_time) VALUES (?, ?, ?)",
+                    (int(kind), b"".join([blob(id) for id in ids]), writes.time),
+                )
+        if writes.trim_before is not None:
+            self._trim(connection, writes.trim_before)
+
+    def _trim(self, connection: sqlite3.Connection, before: int) -> None:
+        last = connection.execute("SELECT max(seq) FROM outbox WHERE record_time < ?", (before,)).fetchone()[
+            0
+        ]
+        if last is None:
+            return
+        connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,))
+        connection.execute(
+            "INSERT INTO markers (name, value) VALUES ('outbox', ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (f"0-{last}",),
+        )
+
+
+def _insert_parameters(run: Any) -> Row:
+    return _to_blobs(run_values(run), _RUN_IDS)
+
+
+def _to_blobs(values: Row, positions: Sequence[int]) -> Row:
+    row = list(values)
+    for position in positions:
+        id = row[position]
+        if id is not None:
+            row[position] = blob(id)
+    return tuple(row)

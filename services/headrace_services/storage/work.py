@@ -1,0 +1,235 @@
+"""The rows one transaction works on, in memory between the one load and the one write."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from headrace.core.states import StateType
+from headrace.v1.state_pb2 import State
+from headrace_services.domain.books import Books
+from headrace_services.domain.effects import RetryType
+from headrace_services.storage import steps
+from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
+from headrace_services.storage.state_codec import StateStamp
+from headrace_services.storage.steps import Row, Steps
+
+__all__ = ["Facts", "Work", "Writes", "recorder_from_row", "run_from_row"]
+
+Facts = tuple[bytes | None, bytes | None, int | None]
+"""A run's current state, the state that has the proposed id, and its recorder's lease."""
+_TYPES: Final = (None, *StateType)
+
+
+def run_from_row(row: Row) -> RunRow:
+    """A run as it was loaded: the columns of `columns.RUN_COLUMNS`."""
+    run = RunRow()
+    (
+        run.id, run.kind, run.flow_id, run.name, run.task_name, run.root_id, run.parent_id, run.owner_id,
+        run.recorder_id, run.deployment_id, run.work_pool, run.work_queue, run.idempotency_key,
+        run.create_digest, run.tags, type_number, run.state_name, run.state_id, timestamp, run.state_seq,
+        is_presumed, run.attempt, run.fence, run_count, run.flow_run_count, is_resuming, retry_type,
+        run.pause_keys, run.create_time, start, end, expected, upcoming, run_time, run.version, run.spec,
+    ) = row  # fmt: skip
+    run.is_presumed = bool(is_presumed)
+    run.retry_type = RetryType(retry_type)
+    run.books = Books(
+        *(_TYPES[type_number], timestamp or 0, start, end, expected, upcoming),
+        *(run_time, run_count, bool(is_resuming)),
+    )
+    run.full_spec = run.body = None
+    run.stored_version, run.stored_type, run.stored_tags = run.version, type_number, run.tags
+    run.writes_spec = run.writes_full_spec = False
+    return run
+
+
+def recorder_from_row(row: Row) -> RecorderRow:
+    """A recorder as it was loaded: the columns of `columns.RECORDER_COLUMNS`."""
+    recorder = RecorderRow()
+    (
+        recorder.id, recorder.durable_seq, is_sealed, recorder.expires_at, recorder.replica_id,
+        recorder.host, recorder.pid, recorder.sdk, recorder.create_time, recorder.dropped_logs,
+        recorder.dropped_spans,
+    ) = row  # fmt: skip
+    recorder.is_sealed = bool(is_sealed)
+    recorder.is_new = False
+    recorder.stored_seq = recorder.durable_seq
+    return recorder
+
+
+class Writes:
+    """Everything that one transaction writes, by table."""
+
+    __slots__ = (
+        "deleted_flows",
+        "deleted_runs",
+        "flows",
+        "inserted_runs",
+        "logs",
+        "recorders",
+        "renewals",
+        "requests",
+        "spans",
+        "states",
+        "tag_deletes",
+        "tag_inserts",
+        "time",
+        "tombstones",
+        "trim_before",
+        "updated_runs",
+    )
+
+    def __init__(self, time: int) -> None:
+        self.time = time
+        self.inserted_runs: list[RunRow] = []
+        self.updated_runs: list[RunRow] = []
+        self.states: list[Row] = []
+        self.tag_inserts: list[Row] = []
+        self.tag_deletes: list[Row] = []
+        self.recorders: list[RecorderRow] = []
+        self.flows: dict[str, str] = {}
+        self.logs: list[Row] = []
+        self.spans: list[Row] = []
+        self.requests: list[Row] = []
+        self.renewals: dict[str, int] = {}
+        self.deleted_runs: list[Row] = []
+        self.deleted_flows: list[str] = []
+        self.tombstones: list[str] = []
+        self.trim_before: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """There is nothing to write."""
+        return not (
+            self.inserted_runs
+            or self.updated_runs
+            or self.recorders
+            or self.logs
+            or self.spans
+            or self.requests
+            or self.renewals
+            or self.deleted_runs
+            or self.deleted_flows
+        )
+
+
+class Work:
+    """What the commands of one transaction share.
+
+    Attributes:
+        now: the server's clock, microseconds: the record time of everything that is written.
+        lease_now: the clock of leases, microseconds.
+        runs: loaded and new runs; None: there is none with that id.
+        recorders: loaded and new recorders.
+        facts: what proposals need beyond the row.
+        known_flows: ids of flows that are in the database.
+        deleted: ids of runs that were deleted while something may have executed them.
+    """
+
+    def __init__(self, now: int, lease_now: int) -> None:
+        self.now = now
+        self.lease_now = lease_now
+        self.stamp = StateStamp(now)
+        self.runs: dict[str, RunRow | None] = {}
+        self.recorders: dict[str, RecorderRow] = {}
+        self.facts: dict[tuple[str, str], Facts] = {}
+        self.known_flows: set[str] = set()
+        self.deleted: set[str] = set()
+        self.writes = Writes(now)
+        self._touched: dict[str, RunRow] = {}
+        self._touched_recorders: dict[str, RecorderRow] = {}
+
+    # Loading
+
+    def load_runs(self, ids: Iterable[str]) -> Steps[None]:
+        """Make `runs` know about `ids`, and about the owners of those that exist."""
+        missing = {id for id in ids if id not in self.runs}
+        if not missing:
+            return
+        for row in (yield from steps.load_runs(missing)):
+            if row[0] not in self.runs:
+                self.runs[row[0]] = run_from_row(row)
+        for id in missing:
+            self.runs.setdefault(id, None)
+
+    def load_recorders(self, ids: Iterable[str]) -> Steps[None]:
+        """Make `recorders` know about those of `ids` that exist."""
+        missing = {id for id in ids if id not in self.recorders}
+        if missing:
+            for row in (yield from steps.load_recorders(missing)):
+                self.recorders[row[0]] = recorder_from_row(row)
+
+    def load_facts(self, pairs: Collection[tuple[str, str]]) -> Steps[None]:
+        """Make `facts` know about (run id, state id)."""
+        missing = [pair for pair in pairs if pair not in self.facts]
+        if missing:
+            for run_id, state_id, current, earlier, lease in (yield from steps.load_facts(missing)):
+                self.facts[run_id, state_id] = (current, earlier, lease)
+
+    def load_known(self, flow_ids: set[str], run_ids: set[str]) -> Steps[None]:
+        """Make `known_flows` and `deleted` know about these."""
+        if flow_ids or run_ids:
+            for is_run, id in (yield from steps.load_known(flow_ids, run_ids)):
+                (self.deleted if is_run else self.known_flows).add(id)
+
+    # Changing
+
+    def touch(self, run: RunRow) -> None:
+        """The run will be written."""
+        if run.id not in self._touched:
+            self._touched[run.id] = run
+            run.version += 1
+
+    def touch_recorder(self, recorder: RecorderRow) -> None:
+        """The recorder will be written."""
+        self._touched_recorders[recorder.id] = recorder
+
+    def enter(self, run: RunRow, state_id: str, name: str, books: Books, body: bytes) -> None:
+        """The run enters a state."""
+        type = books.type
+        assert type is not None
+        run.state_seq += 1
+        run.state_id = state_id
+        run.state_name = name
+        run.books = books
+        run.body = body
+        self.touch(run)
+        self.writes.states.append(
+            (run.id, run.state_seq, state_id, type.number, name, books.timestamp, self.now, body)
+        )
+
+    def current_state(self, run: RunRow, facts: Facts | None) -> State | None:
+        """The message of the run's current state."""
+        body = run.body if run.body is not None else (facts[0] if facts is not None else None)
+        return None if body is None else State.FromString(body)
+
+    # Writing
+
+    def flush(self) -> Steps[None]:
+        """Write what was changed."""
+        writes = self.writes
+        for run in self._touched.values():
+            if run.stored_version is None:
+                writes.inserted_runs.append(run)
+            else:
+                writes.updated_runs.append(run)
+            self._write_tags(run)
+        writes.recorders.extend(self._touched_recorders.values())
+        if not writes.is_empty:
+            yield from steps.flush(writes)
+
+    def _write_tags(self, run: RunRow) -> None:
+        """Keep the rows that lists filter tags by in step with the run."""
+        type_number = 0 if run.books.type is None else run.books.type.number
+        if run.stored_version is not None:
+            if run.tags == run.stored_tags and type_number == run.stored_type:
+                return
+            for tag in decode_tags(run.stored_tags):
+                self.writes.tag_deletes.append((tag, run.kind, run.stored_type, run.create_time, run.id))
+        for tag in decode_tags(run.tags):
+            self.writes.tag_inserts.append((tag, run.kind, type_number, run.create_time, run.id))
+
+    @property
+    def touched_ids(self) -> list[str]:
+        """The runs that are written."""
+        return list(self._touched)
