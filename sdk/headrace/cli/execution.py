@@ -123,11 +123,7 @@ class _Watched:
     def _keep(self, entry: RecordEntry) -> None:
         kind = entry.WhichOneof("kind")
         if kind == "run" and entry.run.id == (self.run.id or entry.run.id):
-            # What a later entry sets replaces what was known, lists too.
-            known: Message = self.run
-            for field, _ in entry.run.ListFields():
-                known.ClearField(field.name)
-            self.run.MergeFrom(entry.run)
+            _update(self.run, entry.run)
         elif kind == "state" and entry.state.attempt.run_id == self.run.id:
             self.run.state.CopyFrom(entry.state.state)
 
@@ -143,6 +139,13 @@ class _Watched:
             say(f"  headrace flow-run inspect {top.id}")
             say(f"  headrace flow-run logs {top.id}")
             say(f"  headrace flow-run graph {top.id}")
+
+
+def _update(known: Message, news: Message) -> None:
+    """What a later entry sets replaces what was known, lists too."""
+    for field, _ in news.ListFields():
+        known.ClearField(field.name)
+    known.MergeFrom(news)
 
 
 def _final_run(watched: _Watched) -> Run:
