@@ -61,7 +61,7 @@ class _Run:
         state: the newest state; None before the first one.
         run_count: entries into RUNNING.
         tags: sorted, without repetition.
-        parameters: the arguments, by parameter name.
+        parameters: the arguments as they were given, by parameter name.
         inputs: for each parameter, the ids of the runs from which its value came.
         parent_run_id: the run in whose body this one was called; None at the top.
         root_run_id: the run at the top of the tree; the run itself when it has no parent.

@@ -62,7 +62,7 @@ def test_attempts_and_delays(
     slept: list[float],
     recorder: MemoryRecorder,
 ) -> None:
-    flaky, fails = flaky_task(kind, retries, retries=retries, retry_delay_seconds=delays)
+    _, fails = flaky_task(kind, retries, retries=retries, retry_delay_seconds=delays)
     assert call(fails) == retries + 1
     assert slept == waited
     step = ["AwaitingRetry", "Retrying"] if waited else ["Retrying"]

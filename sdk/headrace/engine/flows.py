@@ -74,9 +74,9 @@ async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None
         if call.inputs.waits_for:
             await ops.wait(call.inputs.waits_for)
         if not call.inputs.as_they_are or call.wait_for is not None:
-            run.parameters = context.parameters = resolve_inputs(context.parameters, call.wait_for)
+            context.parameters = resolve_inputs(context.parameters, call.wait_for)
         if flow.should_validate_parameters:
-            run.parameters = context.parameters = flow.validate_parameters(context.parameters)
+            context.parameters = flow.validate_parameters(context.parameters)
         if flow.flow_run_name is not None:
             run.name = await run_name(ops, "flow_run_name", flow.flow_run_name, context.parameters)
             ops.update_run(run)

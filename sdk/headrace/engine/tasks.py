@@ -102,7 +102,7 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal) -> Outcome | None
             journal.announce()
             await ops.wait(call.inputs.waits_for)
         if not call.is_ready:
-            run.parameters = context.parameters = resolve_inputs(context.parameters, call.wait_for)
+            context.parameters = resolve_inputs(context.parameters, call.wait_for)
         if task.task_run_name is not None:
             if callable(task.task_run_name):
                 # It may write log lines, and nothing of a run comes before the run.
