@@ -123,6 +123,11 @@ class Decorated(Generic[P, R]):
         """What to decorate again for the same function with other options."""
         return self.fn if self._descriptor is None else self._descriptor
 
+    def __copy__(self) -> Self:
+        copied: Self = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         qualname = getattr(self, "__qualname__", "")
         if self.__module__ != "__main__" and _lookup(self.__module__, qualname) is self:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
@@ -76,7 +76,7 @@ def test_the_text_of_a_bind_error_tells_names_not_values(kind: str) -> None:
 @pytest.mark.parametrize("decorate", [flow, task])
 @pytest.mark.parametrize("name", ["return_state", "wait_for"])
 def test_reserved_names_are_refused_at_decoration(kind: str, decorate: Any, name: str) -> None:
-    body = eval(f"lambda {name}: None")
+    body = {"return_state": lambda return_state: None, "wait_for": lambda wait_for: None}[name]
     with pytest.raises(ReservedArgumentError, match=name):
         decorate(of_kind(kind, body))
 
@@ -128,7 +128,7 @@ COERCED: list[tuple[Any, Any, Any]] = [
     (Colour, "red", Colour.RED),
     (datetime.datetime, "2024-01-02T03:04:05Z", datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)),
     (uuid.UUID, "12345678123456781234567812345678", uuid.UUID("12345678123456781234567812345678")),
-    (Optional[int], None, None),
+    (int | None, None, None),
     (int | str, "x", "x"),
     (Literal["a", "b"], "a", "a"),
     (Annotated[int, Field(gt=0)], "3", 3),
@@ -187,7 +187,7 @@ def test_a_default_that_contradicts_its_annotation_fails(kind: str) -> None:
 
 
 def test_a_field_as_default(kind: str) -> None:
-    def body(a: int = Field(default=3, gt=1), b: list[int] = Field(default_factory=list)) -> Any:
+    def body(a: int = Field(default=3, gt=1), b: Any = Field(default_factory=list)) -> Any:  # noqa: B008
         return (a, b)
 
     subject = flow(of_kind(kind, body))
