@@ -220,3 +220,51 @@ def test_a_network_that_swallows_is_noticed(
         proxy.swallows = False
         recorder.durable(last).result(TIMEOUT)
         assert len(server.journal.entries()) == 2
+
+
+def test_what_a_killed_process_left_is_sent_by_the_next_one(tmp_path: pathlib.Path) -> None:
+    dies = """
+        import os
+        last = [get_recorder().post(log_entry(f"dead {n}")) for n in range(1500)][-1]
+        entry = state_entry()
+        entry.state.want_verdict = True
+        get_recorder().post(entry)
+        os.kill(os.getpid(), 9)
+    """
+    lives = """
+        recorder = get_recorder()
+        recorder.durable(recorder.post(log_entry("alive"))).result()
+    """
+    with RecordServer() as server:
+        address = server.address
+    spawn(tmp_path, address, dies).communicate(timeout=TIMEOUT)
+    (left,) = spools(tmp_path)
+    server.start()
+    spawn(tmp_path, address, lives).communicate(timeout=TIMEOUT)
+    server.stop()
+    assert spools(tmp_path) == []
+    recorded = server.journal.recorders[left.name]
+    assert [entry.log.message for entry in recorded.entries[:-1]] == [f"dead {n}" for n in range(1500)]
+    assert not recorded.entries[-1].state.want_verdict
+    assert not recorded.is_sealed
+
+
+def test_a_child_forked_from_a_connected_process_is_recorded_too(tmp_path: pathlib.Path) -> None:
+    program = """
+        recorder = get_recorder()
+        recorder.durable(recorder.post(log_entry("parent"))).result()
+        child = os.fork()
+        if child == 0:
+            own = get_recorder()
+            answer = own.propose(state_entry()).result(5)
+            own.durable(own.post(log_entry("child"))).result(5)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    with RecordServer() as server:
+        process = spawn(tmp_path, server.address, program)
+        process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0
+        lines = [entry.log.message for entry in server.journal.entries()]
+    assert sorted(lines) == ["", "child", "parent"]
+    assert spools(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The stream's state machine against a model of the server: every order of breaks ends in the same history."""
+"""The stream's state machine against a model server: every order of breaks ends in the same history."""
 
 from __future__ import annotations
 

@@ -142,6 +142,21 @@ class RecordServer(pb_grpc.RecordServiceServicer):
         except ServiceError as error:
             context.abort_with_status(rpc_status.to_status(status_of(error)))
 
+    def RecordBatch(self, request: pb.RecordBatchRequest, context: Any) -> pb.RecordBatchResponse:
+        with self.journal.changed:
+            recorded = self.journal.recorders.setdefault(request.recorder_id, Recorded())
+        try:
+            if request.HasField("entries"):
+                ack = self._apply(recorded, request.entries)
+            else:
+                ack = pb.RecordAck(durable_seq=len(recorded.entries), window=self.faults.window)
+        except ServiceError as error:
+            context.abort_with_status(rpc_status.to_status(status_of(error)))
+        with self.journal.changed:
+            recorded.is_sealed = recorded.is_sealed or request.seal
+            self.journal.changed.notify_all()
+        return pb.RecordBatchResponse(ack=ack)
+
     def _answers(self, requests: Iterator[pb.RecordRequest]) -> Iterator[pb.RecordResponse]:
         faults = self.faults
         opening = next(requests).open

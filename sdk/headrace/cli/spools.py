@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headrace.cli.failures import ExitCode
 from headrace.cli.options import Output, Quiet
 from headrace.cli.output import Listing, emit_list, iterate, say
 from headrace.core.clock import from_micros
 from headrace.core.errors import ServiceError
-from headrace.core.limits import BATCH_BYTES, BATCH_ENTRIES
 from headrace.core.spool import SpoolMeta, read_durable, read_entries, read_sealed
+from headrace.recorder.spool import locked
 from headrace.settings import get_current_settings, home_folder
-
-if TYPE_CHECKING:
-    from headrace.client.api import HeadraceClient
 
 __all__ = ["flush", "ls"]
 
@@ -116,7 +107,7 @@ def _spools() -> Iterator[_Spool]:
             meta = SpoolMeta.read(folder)
         except ValueError:
             continue
-        with _locked(folder) as is_free:
+        with locked(folder) as is_free:
             state = "recording" if not is_free else "ended" if read_sealed(folder) is not None else "left"
         yield _Spool(
             recorder_id=meta.recorder_id,
@@ -130,33 +121,19 @@ def _spools() -> Iterator[_Spool]:
         )
 
 
-@contextmanager
-def _locked(folder: Path) -> Generator[bool]:
-    """Whether nobody records into the spool; if so, nobody else takes it in during the `with` block."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
-
-
 async def _flush_to(address: str, spools: list[_Spool]) -> list[_Outcome]:
     from headrace.client import get_client
+    from headrace.recorder.replay import deliver
 
     outcomes: list[_Outcome] = []
     root = home_folder() / "spool"
     try:
         async with get_client(replace(get_current_settings(), api_url=address)) as client:
             for spool in spools:
-                with _locked(root / spool.recorder_id) as is_free:
+                with locked(root / spool.recorder_id) as is_free:
                     # The server of this home takes spools in by itself, and may have been quicker.
-                    if is_free and (root / spool.recorder_id / "meta.json").exists():
-                        await _deliver(client, root / spool.recorder_id)
+                    if is_free:
+                        await deliver(client.record_batch, root / spool.recorder_id)
                 outcomes.append(_Outcome(spool.recorder_id, address, spool.entries, ""))
     except ServiceError as error:
         told = {outcome.recorder_id for outcome in outcomes}
@@ -166,45 +143,3 @@ async def _flush_to(address: str, spools: list[_Spool]) -> list[_Outcome]:
             if s.recorder_id not in told
         )
     return outcomes
-
-
-async def _deliver(client: HeadraceClient, folder: Path) -> None:
-    """Send what the spool holds, then remove it.
-
-    Raises:
-        ServiceError: the server did not take it; the spool is as it was.
-    """
-    from headrace.v1.record_service_pb2 import RecordBatchRequest, RecordEntries, RecorderOpen
-
-    meta = SpoolMeta.read(folder)
-    opening = RecorderOpen(
-        protocol_min=meta.protocol,
-        protocol_max=meta.protocol,
-        recorder_id=meta.recorder_id,
-        known_durable_seq=read_durable(folder),
-    )
-    opened = await client.record_batch(RecordBatchRequest(open=opening, recorder_id=meta.recorder_id))
-    for first_seq, batch in _batches(folder, opened.ack.durable_seq):
-        entries = RecordEntries(first_seq=first_seq)
-        for data in batch:
-            entries.entries.add().MergeFromString(data)
-        await client.record_batch(RecordBatchRequest(recorder_id=meta.recorder_id, entries=entries))
-    if read_sealed(folder) is not None:
-        await client.record_batch(RecordBatchRequest(recorder_id=meta.recorder_id, seal=True))
-    # Without a seal the lease runs out, and the server ends the runs of the process that died.
-    shutil.rmtree(folder)
-
-
-def _batches(folder: Path, after: int) -> Iterator[tuple[int, list[bytes]]]:
-    first_seq, size = 0, 0
-    batch: list[bytes] = []
-    for seq, data in read_entries(folder, after):
-        if batch and (len(batch) >= BATCH_ENTRIES or size + len(data) > BATCH_BYTES):
-            yield first_seq, batch
-            batch, size = [], 0
-        if not batch:
-            first_seq = seq
-        batch.append(data)
-        size += len(data)
-    if batch:
-        yield first_seq, batch

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import grpc.aio
 
+from headrace.client.calls import Caller
 from headrace.client.channel import open_channel, request_metadata
 from headrace.client.errors import from_rpc_error, from_status
 from headrace.core.errors import ServerUnavailable, ServiceError
 from headrace.core.limits import PROTOCOL_MAX, PROTOCOL_MIN
 from headrace.recorder.entries import batch_message, chunk, dropped_notice
 from headrace.recorder.recorder import SpoolRecorder
+from headrace.recorder.replay import adopt
 from headrace.recorder.stream import Again, Next, Slice, StreamState
 from headrace.v1 import record_service_pb2 as pb
 
@@ -29,10 +31,13 @@ STALL_SECONDS: Final = 15.0
 """How long a server may leave something unanswered before the connection is made anew."""
 LEAVE_SECONDS: Final = 2.0
 """How long a stream that the server wants to end waits for the last acknowledgements."""
+ADOPT_SECONDS: Final = 30.0
+"""How often to look for spools that were left behind."""
 RENEW_SECONDS: Final = 10.0
 """How often to renew when the server does not say."""
 
 _METHOD: Final = "/headrace.v1.RecordService/Record"
+_BATCH_METHOD: Final = "/headrace.v1.RecordService/RecordBatch"
 
 
 def _as_bytes(message: bytes) -> bytes:
@@ -57,6 +62,8 @@ class Link:
         self._sealing = False
         self._unanswered_since: float | None = None
         self._call: Any = None
+        self._caller: Caller | None = None
+        self._adopting = asyncio.Lock()
 
     def posted(self, urgent: bool) -> None:
         """There are new entries; `urgent`: somebody waits for what becomes of them."""
@@ -90,6 +97,8 @@ class Link:
             What to do next.
         """
         channel = open_channel(address)
+        metadata = request_metadata(self._recorder.options.auth_string)
+        self._caller = Caller(channel, address, metadata, STALL_SECONDS)
         try:
             return await self._converse(channel, address, connected)
         except grpc.aio.AioRpcError as error:
@@ -101,6 +110,7 @@ class Link:
             return self._state.failed(silent)
         finally:
             self._state.is_open = False
+            self._caller = None
             await channel.close(None)
 
     async def _converse(self, channel: grpc.aio.Channel, address: str, connected: Callable[[], None]) -> Next:
@@ -117,7 +127,11 @@ class Link:
             connected()
             sender = asyncio.ensure_future(self._send(call))
             sender.add_done_callback(lambda done: call.cancel() if _failed(done) else None)
-            tasks = [sender, asyncio.ensure_future(self._watch(call, renew_seconds))]
+            tasks = [
+                sender,
+                asyncio.ensure_future(self._watch(call, renew_seconds)),
+                asyncio.ensure_future(self._adopt()),
+            ]
             await self._receive(call)
         finally:
             for task in tasks:
@@ -128,6 +142,24 @@ class Link:
             leaving, self._leaving = self._leaving, None
             return self._state.redirected(leaving.seconds)
         return self._state.failed(None)
+
+    async def adopt_once(self) -> None:
+        """Deliver the spools that other processes of this home have left behind for an explicit address."""
+        options = self._recorder.options
+        caller = self._caller
+        if options.address is None or caller is None:
+            return
+
+        async def send(request: pb.RecordBatchRequest) -> pb.RecordBatchResponse:
+            return await caller.unary(_BATCH_METHOD, request, pb.RecordBatchResponse.FromString, None)
+
+        async with self._adopting:
+            await adopt(send, options.spool_root, options.address)
+
+    async def _adopt(self) -> None:
+        while True:
+            await self.adopt_once()
+            await asyncio.sleep(ADOPT_SECONDS)
 
     async def _open(self, call: Any) -> float:
         """Say who records, and learn from where to go on.

@@ -25,6 +25,8 @@ class RecorderOptions:
         budget_bytes: how much the spool may hold.
         raise_when_full: raise `StorageFull` instead of waiting for room.
         exit_timeout_seconds: how long the interpreter's exit waits for acknowledgements.
+        may_connect: False in a process that was forked from one that uses gRPC, which does not work there:
+            the spool is delivered by another process.
     """
 
     home: Path
@@ -35,19 +37,21 @@ class RecorderOptions:
     budget_bytes: int
     raise_when_full: bool
     exit_timeout_seconds: float
+    may_connect: bool = True
 
     @classmethod
-    def of(cls, settings: Settings) -> RecorderOptions:
+    def of(cls, settings: Settings, *, may_connect: bool = True) -> RecorderOptions:
         """The options that `settings` say; their address must not be `off`."""
         return cls(
             home=settings.home,
             address=None if settings.api_url == "auto" else settings.api_url,
             auth_string=settings.api_auth_string,
-            offline_allowed=settings.api_url == "auto" or settings.api_offline == "allow",
+            offline_allowed=settings.api_url == "auto" or settings.api_offline == "allow" or not may_connect,
             connect_timeout_seconds=settings.api_connect_timeout_seconds,
             budget_bytes=settings.recorder_spool_budget_bytes,
             raise_when_full=settings.recorder_on_full == "raise",
             exit_timeout_seconds=settings.recorder_exit_timeout_seconds,
+            may_connect=may_connect,
         )
 
     @property
@@ -57,6 +61,8 @@ class RecorderOptions:
 
     def find_server(self) -> str | None:
         """The address to connect to now; None: there is no server."""
+        if not self.may_connect:
+            return None
         if self.address is not None:
             return self.address
         found = read_server_file(self.home)

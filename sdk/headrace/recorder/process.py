@@ -19,7 +19,8 @@ __all__ = ["close_recorders", "current"]
 
 
 class _Registry:
-    def __init__(self) -> None:
+    def __init__(self, *, may_connect: bool = True) -> None:
+        self.may_connect = may_connect
         self.lock = threading.Lock()
         self.recorders: dict[RecorderOptions, SpoolRecorder] = {}
         self.runtimes: dict[SpoolRecorder, Runtime] = {}
@@ -30,7 +31,7 @@ class _Registry:
         with self.lock:
             recorder: Recorder = self.null
             if settings.api_url != "off":
-                options = RecorderOptions.of(settings)
+                options = RecorderOptions.of(settings, may_connect=self.may_connect)
                 if options not in self.recorders:
                     self.recorders[options] = SpoolRecorder(options, on_start=self.start)
                 recorder = self.recorders[options]
@@ -72,7 +73,7 @@ def close_recorders(timeout_seconds: float | None = None) -> None:
         timeout_seconds: how long to wait for acknowledgements, per recorder; None: as the settings say.
     """
     global _registry
-    old, _registry = _registry, _Registry()
+    old, _registry = _registry, _Registry(may_connect=_registry.may_connect)
     old.close(timeout_seconds)
 
 
@@ -84,7 +85,8 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     """The parent goes on recording; the child begins anew, with files and a sequence of its own."""
     global _registry
-    old, _registry = _registry, _Registry()
+    may_connect = _registry.may_connect and "grpc" not in sys.modules
+    old, _registry = _registry, _Registry(may_connect=may_connect)
     for recorder in old.recorders.values():
         recorder.abandon()
 

@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Final
 
 from headrace.core.errors import ServerUnavailable, ServiceError
@@ -57,9 +58,20 @@ class Runtime:
         if self._ended.is_set():
             return
         is_flushed = recorder.flush(timeout_seconds)
+        if is_flushed and recorder.reach is Reach.OPEN:
+            self._adopt(timeout_seconds)
         self._call(self._seal if is_flushed and recorder.reach is Reach.OPEN else self._end)
         self._ended.wait(SEAL_SECONDS)
         recorder.finish()
+
+    def _adopt(self, timeout_seconds: float) -> None:
+        """Children that ended meanwhile may have left records that they could not send."""
+        loop, link = self._loop, self._link
+        if loop is not None and link is not None:
+            try:
+                asyncio.run_coroutine_threadsafe(link.adopt_once(), loop).result(timeout_seconds)
+            except (RuntimeError, TimeoutError, CancelledError):
+                pass  # they stay for the next process
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:
         """Run `callback` on the loop; nothing when the loop has ended."""

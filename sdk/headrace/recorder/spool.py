@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -9,7 +10,7 @@ import platform
 import shutil
 import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from headrace.core.errors import ConfigurationError, StorageFull
 from headrace.core.limits import PROTOCOL_MAX
 from headrace.core.spool import HEADER, SpoolMeta, segment_path
 
-__all__ = ["LINGER_SECONDS", "SEGMENT_BYTES", "SpoolWriter"]
+__all__ = ["LINGER_SECONDS", "SEGMENT_BYTES", "SpoolWriter", "locked"]
 
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 LINGER_SECONDS: Final = 60.0
@@ -217,3 +218,23 @@ class SpoolWriter:
                 os.close(fd)
         self._unsynced = []
         self._fd = self._durable_fd = self._lock_fd = -1
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Generator[bool]:
+    """Whether nobody records into the spool; if so, nobody else takes it during the `with` block."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            # Whoever held the lock before may have delivered the spool, and removed it.
+            yield (folder / "meta.json").exists()
+    finally:
+        os.close(descriptor)
