@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2 as pb
 
 from headrace.core.errors import ObjectNotFound
@@ -23,7 +24,7 @@ class Health:
     """The health of the server ("") and of each service, by full name. Belongs to one event loop."""
 
     # Its messages are not in our schema, and have no rules.
-    checks_itself = frozenset({"Check", "Watch"})
+    checks_itself = frozenset({"Check", "List", "Watch"})
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = frozenset(("", *services))
@@ -54,6 +55,12 @@ class Health:
         if request.service not in self._services:
             raise ObjectNotFound.of("service", request.service)
         return _Response(status=self._status)
+
+    async def List(self, request: Any, call: Call) -> Any:
+        response: Any = GetMessageClass(pb.DESCRIPTOR.message_types_by_name["HealthListResponse"])()
+        for service in self._services:
+            response.statuses[service].status = self._status
+        return response
 
     async def Watch(
         self, request: pb.HealthCheckRequest, call: Call
