@@ -66,7 +66,9 @@ class LineView:
         if line:
             moment = from_micros(SystemClock().now()).astimezone()
             head = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} | STATE   | "
-            print(head + text.clean(line), file=self._stream, flush=True)
+            # Not by print: called in a run with `log_prints`, that would be recorded as its log.
+            self._stream.write(f"{head}{text.clean(line)}\n")
+            self._stream.flush()
 
     def _line(self, node: Node) -> str:
         is_bad = node.state_type in _BAD
