@@ -21,7 +21,7 @@ __all__ = ["ConsoleHandler", "RecordHandler"]
 _OWN_LOGGERS: Final = ("headrace.recorder", "headrace.client")
 """Loggers of what carries log lines to the server: their own lines stay here."""
 
-_FRAMES_TO_CALLER: Final = 7
+_FRAMES_TO_CALLER: Final = 8
 
 
 class _Here(threading.local):
