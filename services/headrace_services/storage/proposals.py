@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import random
+from typing import Final
 
 from headrace.core.ids import new_id
+from headrace.core.retry import delay_before_retry
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace.v1.state_pb2 import State
@@ -25,6 +27,7 @@ from headrace_services.storage.work import Facts, Work
 __all__ = ["propose"]
 
 _log = logging.getLogger(__name__)
+_random: Final = random.Random()
 
 
 def propose(
@@ -53,7 +56,7 @@ def propose(
         by_executor=by_executor,
         earlier=_earlier(work, run, proposed.id, facts),
         flow=(yield from _flow_facts(work, run)),
-        spread=random.random(),
+        spread=_random.random(),
     )
     decision = decide(_policy(run, force), context)
     if decision.error is not None and decision.broken_rule is not None:
@@ -108,11 +111,11 @@ def _run_facts(work: Work, run: RunRow, facts: Facts | None) -> RunFacts:
 
 
 def _retry_delay(spec: Run, run_count: int) -> int:
-    """Of the next try, microseconds: the delay of its number, the last one for all that follow."""
-    delays = spec.retry_policy.delays
-    if not delays:
-        return 0
-    return duration_micros(delays[min(max(run_count, 1), len(delays)) - 1])
+    """Of the next try, microseconds."""
+    policy = spec.retry_policy
+    delays = [duration_micros(delay) / 1_000_000 for delay in policy.delays]
+    seconds = delay_before_retry(max(run_count, 1), delays, policy.jitter_factor, _random)
+    return int(seconds * 1_000_000)
 
 
 def _is_held(work: Work, run: RunRow, facts: Facts | None) -> bool:
