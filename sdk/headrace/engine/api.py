@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from headrace.core.verdicts import Verdict
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from headrace.states import State
     from headrace.task_runners import TaskRunner
 
-__all__ = ["Ops", "Upstream"]
+__all__ = ["LimitPassed", "Ops", "Upstream"]
+
+
+class LimitPassed(BaseException):
+    """Stands for the error of a time limit where that itself cannot be raised.
+
+    Attributes:
+        error: what it stands for.
+    """
+
+    error: ClassVar[TimeoutError]
 
 
 class Upstream(Protocol):
@@ -100,7 +110,7 @@ class Ops(Protocol):
         ...
 
     def limit(self, seconds: float, error: TimeoutError) -> AbstractAsyncContextManager[None]:
-        """Interrupt what runs inside once `seconds` have passed, and raise `error`.
+        """Interrupt what runs inside once `seconds` have passed, and raise `error`, or a `LimitPassed` of it.
 
         It is raised also when the inside ran to its end in spite of the interruption.
         """

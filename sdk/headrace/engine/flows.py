@@ -8,6 +8,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
+from headrace.engine.api import LimitPassed
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
@@ -140,7 +141,8 @@ async def _attempt(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: d
             async with ops.limit(seconds, own_limit):
                 value = await _body(ops, context, args, kwargs)
         ending = ending_of_value(value)
-    except Exception as error:
+    except (Exception, LimitPassed) as raised:
+        error = raised.error if isinstance(raised, LimitPassed) else raised
         if error is not own_limit and context.is_ended_by_outer_limit(error):
             raise
         ending = ending_of_error(error, "Flow", own_limit)
@@ -240,7 +242,7 @@ async def _crash(ops: Ops, context: FlowRunContext, journal: Journal, error: Bas
         runner.cancel_all()
         if not isinstance(error, GeneratorExit):
             await ops.leave(runner, error)
-    if context.is_ended_by_outer_limit(error):
+    if context.is_ended_by_outer_limit(error.error if isinstance(error, LimitPassed) else error):
         message = "Execution was ended by the timeout of an enclosing run."
     else:
         message = f"Execution was {ops.crash_message(error)}."

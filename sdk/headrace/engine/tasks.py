@@ -8,6 +8,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
+from headrace.engine.api import LimitPassed
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
@@ -150,7 +151,8 @@ async def _attempt(ops: Ops, context: TaskRunContext, args: list[Any], kwargs: d
             async with ops.limit(seconds, own_limit):
                 value = task.fn(*args, **kwargs)
                 value = await _finished(ops, task, value)
-    except Exception as error:
+    except (Exception, LimitPassed) as raised:
+        error = raised.error if isinstance(raised, LimitPassed) else raised
         if error is not own_limit and context.is_ended_by_outer_limit(error):
             raise
         return ending_of_error(error, "Task", own_limit)
@@ -220,7 +222,7 @@ def _crash(ops: Ops, context: TaskRunContext, journal: Journal, error: BaseExcep
     state = context.task_run.state
     if state is not None and state.is_final():
         return
-    if context.is_ended_by_outer_limit(error):
+    if context.is_ended_by_outer_limit(error.error if isinstance(error, LimitPassed) else error):
         message = "Execution was ended by the timeout of an enclosing run."
     else:
         message = f"Execution was {ops.crash_message(error)}."

@@ -140,10 +140,9 @@ async def aiterate(
                 sent = yield emitted.value
             else:
                 sent = await _pass_on(emitted)
-        except GeneratorExit:
-            step = _thrower(run, _ConsumerLeft())
         except BaseException as error:
-            step = _thrower(run, error)
+            has_left = isinstance(error, GeneratorExit) and isinstance(emitted, _Emitted)
+            step = _thrower(run, _ConsumerLeft() if has_left else error)
         else:
             step = _sender(run, sent)
 

@@ -14,6 +14,8 @@ import time
 from types import FrameType
 from typing import Any, Final
 
+from headrace.engine.api import LimitPassed
+
 __all__ = ["AlarmLimit", "ThreadLimit", "blocking_limit"]
 
 _log = logging.getLogger("headrace.timeouts")
@@ -110,10 +112,6 @@ class AlarmLimit:
             raise self.error
 
 
-class _Interruption(BaseException):
-    """Planted in a thread whose time is up; not an `Exception`, so that a body cannot swallow it unseen."""
-
-
 class ThreadLimit:
     """A limit on another thread: takes effect when Python code runs again there.
 
@@ -128,6 +126,8 @@ class ThreadLimit:
         self._fired = False
         self._deadline = 0.0
         self._thread_id = threading.get_ident()
+        # What is planted is a class, so each limit needs one of its own.
+        self._interruption = type("LimitPassed", (LimitPassed,), {"error": error})
         self._timer = threading.Timer(seconds, self._fire)
         self._timer.daemon = True
 
@@ -137,28 +137,20 @@ class ThreadLimit:
         self._timer.start()
 
     async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        try:
-            self._end()
-        except _Interruption:
-            # It struck in the moment in which the limit was being taken off.
-            self._end()
-        if isinstance(error, _Interruption):
-            raise self._error from None
-        if error is None and (self._fired or time.monotonic() >= self._deadline):
-            raise self._error
-
-    def _end(self) -> None:
+        # The interruption can strike anywhere in here; then it leaves in place of the error.
         with self._lock:
             self._done = True
             if self._fired:
                 _plant(self._thread_id, None)
         self._timer.cancel()
+        if error is None and (self._fired or time.monotonic() >= self._deadline):
+            raise self._error
 
     def _fire(self) -> None:
         with self._lock:
             if not self._done:
                 self._fired = True
-                _plant(self._thread_id, _Interruption)
+                _plant(self._thread_id, self._interruption)
 
 
 def _plant(thread_id: int, error: type[BaseException] | None) -> None:
