@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -43,6 +43,7 @@ __all__ = ["Flow", "flow"]
 P = ParamSpec("P")
 R = DefaultTypeVar("R", default=Any, covariant=True)
 H = TypeVar("H", bound=Hook)
+T = TypeVar("T")
 
 
 class Flow(Decorated[P, R]):
@@ -152,17 +153,29 @@ class Flow(Decorated[P, R]):
             self._validator = Validator(self.fn, self.binder.signature)
         return self._validator
 
+    # The overlap that is ignored: what a coroutine function returns could be any T, too.
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self: Flow[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
-        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> State[Any]: ...
+        self: Flow[..., T], *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[T]: ...
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def __call__(
         self, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
     ) -> R: ...
-    def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+    # mypy cannot know that P never holds the two names: `Binder` refuses such functions.
+    def __call__(  # type: ignore[misc]
+        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+    ) -> Any:
         """Run the flow here and now; a coroutine function must be awaited.
 
         Called in a flow or task, it makes a subflow run.

@@ -114,17 +114,29 @@ class Task(Decorated[P, R]):
             return list(self.retry_delays)
         return self.retry_delays[0] if self.retry_delays else 0
 
+    # The overlap that is ignored: what a coroutine function returns could be any T, too.
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self: Task[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
-        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> State[Any]: ...
+        self: Task[..., T], *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[T]: ...
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def __call__(
         self, *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
     ) -> R: ...
-    def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+    # mypy cannot know that P never holds the two names: `Binder` refuses such functions.
+    def __call__(  # type: ignore[misc]
+        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+    ) -> Any:
         """Run the task here and now; a coroutine function must be awaited.
 
         Args:
@@ -145,10 +157,19 @@ class Task(Decorated[P, R]):
             return api.call_task_async(self, parameters, return_state, wait_for)
         return api.call_task(self, parameters, return_state, wait_for)
 
+    # The last two take arguments of any type: futures may stand in the place of all of them, at any depth.
     @overload
-    def submit(
-        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> State[Any]: ...
+    def submit(  # type: ignore[overload-overlap]
+        self: Task[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> State[T]: ...
+    @overload
+    def submit(  # type: ignore[overload-overlap]
+        self: Task[..., T], *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[T]: ...
     @overload
     def submit(
         self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
@@ -157,17 +178,23 @@ class Task(Decorated[P, R]):
     def submit(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> HeadraceFuture[T]: ...
     @overload
     def submit(
-        self: Task[P, Coroutine[Any, Any, T]],
+        self: Task[..., Coroutine[Any, Any, T]],
         *args: Any,
         return_state: Literal[False] = False,
-        wait_for: Any,
+        wait_for: Any = None,
         **kwargs: Any,
     ) -> HeadraceFuture[T]: ...
     @overload
     def submit(
-        self: Task[P, T], *args: Any, return_state: Literal[False] = False, wait_for: Any, **kwargs: Any
+        self: Task[..., T],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
     ) -> HeadraceFuture[T]: ...
-    def submit(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+    def submit(  # type: ignore[misc]
+        self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any
+    ) -> Any:
         """Hand the task to the flow's task runner, and go on.
 
         A plain call for both kinds of functions, in both kinds of flows.
@@ -192,8 +219,16 @@ class Task(Decorated[P, R]):
 
     @overload
     def map(
-        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> list[State[Any]]: ...
+        self: Task[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> list[State[T]]: ...
+    @overload
+    def map(
+        self: Task[..., T], *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> list[State[T]]: ...
     @overload
     def map(
         self: Task[..., Coroutine[Any, Any, T]],
