@@ -1,0 +1,131 @@
+"""Settings of programs, clients and the command line.
+
+The first source that has a value wins: `temporary_settings`, the environment (`HEADRACE_API_URL`), `.env` in
+the working folder, `headrace.toml` there, `[tool.headrace]` in `pyproject.toml` there, the active profile of
+`<home>/profiles.toml`, the default. They are read once per process and do not change after that. Where none
+has a value, a variable of Prefect with the same meaning is taken, with one notice; `HEADRACE_COMPAT=false`
+switches that off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.core.config import Found, Layer, Option
+from headrace.settings.schema import ENV_PREFIX, OPTIONS, Settings, canonical_name, variable_name
+from headrace.settings.sources import DEFAULT_PROFILE, RESTORED, LoadedSettings, home_folder, load
+
+__all__ = [
+    "DEFAULT_PROFILE",
+    "ENV_PREFIX",
+    "OPTIONS",
+    "Settings",
+    "SettingValue",
+    "active_profile",
+    "canonical_name",
+    "get_current_settings",
+    "home_folder",
+    "list_settings",
+    "temporary_settings",
+    "use_profile",
+    "variable_name",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingValue:
+    """A setting with its value and the words that say where that came from."""
+
+    option: Option
+    value: Any
+    source: str
+
+
+_process: LoadedSettings | None = None
+_override: ContextVar[LoadedSettings | None] = ContextVar("headrace_settings", default=None)
+
+
+def get_current_settings() -> Settings:
+    """The settings in force here: those of `temporary_settings` in this context, else the process's.
+
+    Raises:
+        ConfigurationError: a source is broken or holds a value that is not allowed.
+    """
+    return _current().settings
+
+
+def list_settings() -> list[SettingValue]:
+    """Every setting with its value and source.
+
+    Raises:
+        ConfigurationError: as `get_current_settings`.
+    """
+    state = _current()
+    return [
+        SettingValue(known, getattr(state.settings, name), state.sources[name])
+        for name, known in OPTIONS.items()
+    ]
+
+
+def active_profile() -> str:
+    """The name of the profile whose values are in force."""
+    return _current().profile
+
+
+@contextmanager
+def temporary_settings(
+    updates: Mapping[str, Any] | None = None, restore_defaults: Iterable[str] | None = None
+) -> Generator[Settings]:
+    """Other settings inside the `with` block, for this context only: other threads do not see them.
+
+    Args:
+        updates: values by setting name, typed or as text.
+        restore_defaults: names of settings that get their default, whatever the sources say.
+
+    Raises:
+        ConfigurationError: a name or a value is not allowed.
+    """
+    state = _current()
+    explicit = dict(state.explicit)
+    for name in restore_defaults or ():
+        key = canonical_name(name)
+        explicit[key] = Found(RESTORED, variable_name(key), "temporary_settings")
+    for name, value in (updates or {}).items():
+        key = canonical_name(name)
+        explicit[key] = Found(value, variable_name(key), "temporary_settings")
+    token = _override.set(load(explicit, state.selected))
+    try:
+        yield _current().settings
+    finally:
+        _override.reset(token)
+
+
+@contextmanager
+def use_profile(name: str) -> Generator[Settings]:
+    """The settings with another profile active, inside the `with` block.
+
+    Raises:
+        ConfigurationError: there is no such profile.
+    """
+    token = _override.set(load(_current_explicit(), name))
+    try:
+        yield _current().settings
+    finally:
+        _override.reset(token)
+
+
+def _current() -> LoadedSettings:
+    global _process
+    state = _override.get() or _process
+    if state is None:
+        state = _process = load({}, None)
+    return state
+
+
+def _current_explicit() -> Layer:
+    state = _override.get()
+    return state.explicit if state else {}
