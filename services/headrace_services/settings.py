@@ -96,11 +96,6 @@ class ServerSettings:
     server_recorder_renew_seconds: float = option(
         10.0, config.number(0.1), "How often a recording process renews its lease, in seconds."
     )
-    server_changes_retention_seconds: float = option(
-        3600.0,
-        config.number(60),
-        "How long a watcher may be away and still resume where it was, in seconds.",
-    )
     server_spool_scan_seconds: float = option(
         10.0, config.number(0.1), "How often the home's spool folder is looked through, in seconds."
     )

@@ -26,6 +26,7 @@ __all__ = ["CLIENT_HEADER", "SERVER_HEADER", "Activity", "Edge"]
 CLIENT_HEADER: Final = "headrace-client"
 SERVER_HEADER: Final = "headrace-server"
 
+_FIRST_MESSAGE_SECONDS: Final = 1.0
 _SLACK_BYTES: Final = 64 * 1024
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -225,7 +226,11 @@ def _refusal(handler: _Handler, error: ServiceError) -> _Handler:
     async def single(_request: Any, context: _Context) -> Any:
         await _fail(context, error, "")
 
-    async def many(_request: Any, context: _Context) -> AsyncIterator[Any]:
+    async def many(request: Any, context: _Context) -> AsyncIterator[Any]:
+        if handler.request_streaming:
+            # A client that is told no while it still sends its first message may not hear why.
+            with contextlib.suppress(TimeoutError, StopAsyncIteration):
+                await asyncio.wait_for(anext(request), _FIRST_MESSAGE_SECONDS)
         await _fail(context, error, "")
         yield b""
 
