@@ -27,6 +27,7 @@ __all__ = ["ProcessWatch", "process_birth"]
 _FIRST_SECONDS: Final = 0.1
 _SLOWEST_SECONDS: Final = 1.0
 _BACKOFF: Final = 1.3
+_UNSEEN: Final = "before this server started"
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class ProcessWatch:
         reader = self._database.reader
         for recorder in [*await reader.live_recorders(now), *await reader.expired_recorders(now)]:
             if recorder.host == self._host and recorder.recorder_id not in self._streams:
-                self._suspect(recorder.recorder_id, recorder.pid, "before this server started")
+                self._suspect(recorder.recorder_id, recorder.pid, _UNSEEN)
 
     def _suspect(self, recorder_id: str, pid: int, birth: str | None) -> None:
         self._suspects[recorder_id] = _Suspect(pid, self._host, birth, self._clock.monotonic())
@@ -145,11 +146,12 @@ class ProcessWatch:
         if found is Spool.ALIVE:
             return
         if found is Spool.ABSENT:
-            if suspect.birth is None:
-                # Not a process that can be seen from here: its lease decides.
+            birth = process_birth(suspect.pid)
+            if suspect.birth is None or (birth is not None and suspect.birth == _UNSEEN):
+                # Not a process that can be told from another one: its lease decides.
                 self._suspects.pop(recorder_id, None)
                 return
-            if _lives(suspect):
+            if birth == suspect.birth:
                 return
         if recorder_id in self._streams:
             return
@@ -163,11 +165,3 @@ class ProcessWatch:
                 "process %d on %s is gone: %d runs are declared crashed",
                 *(suspect.pid, suspect.host, len(crashed)),
             )
-
-
-def _lives(suspect: _Suspect) -> bool:
-    birth = process_birth(suspect.pid)
-    if birth is None:
-        return False
-    # A process of another birth has the number by now; one from before this start is not told apart.
-    return birth == suspect.birth or suspect.birth == "before this server started"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace_services.rpc.entries import refused_entries
 from headrace_services.rpc.errors import status_of
+from headrace_services.rpc.validation import rules
 from headrace_services.storage.values import EntryOutcome, RecordOutcome
 from headrace_services.storage.writer import Writer
 
@@ -85,7 +86,7 @@ class RecordStream:
         self,
         requests: AsyncIterator[pb.RecordRequest],
         opened: Callable[[RecordStream], None],
-    ) -> AsyncIterator[pb.RecordResponse]:
+    ) -> AsyncGenerator[pb.RecordResponse, None]:
         """Everything to send.
 
         Args:
@@ -256,8 +257,6 @@ def check_protocol(open: pb.RecorderOpen) -> int:
         ProtocolUnsupported: there is none.
         FieldsInvalid: a field of the message breaks a rule.
     """
-    from headrace_services.rpc.validation import rules
-
     error = rules().check("headrace.v1.RecorderOpen", open.SerializeToString(), "open.")
     if error is not None:
         raise error

@@ -103,7 +103,7 @@ class RecordService:
                 yield response
         finally:
             self._streams.remove(stream)
-            await responses.aclose()  # type: ignore[attr-defined]
+            await responses.aclose()
 
     async def RecordBatch(self, request: pb.RecordBatchRequest, call: Call) -> pb.RecordBatchResponse:
         if not request.recorder_id and request.HasField("open"):
