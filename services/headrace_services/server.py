@@ -36,6 +36,7 @@ from headrace_services.rpc.health import Health
 from headrace_services.rpc.record_stream import RecordPolicy
 from headrace_services.rpc.records import RecordService, Streams
 from headrace_services.rpc.services import Services, register
+from headrace_services.rpc.validation import rules
 from headrace_services.rpc.watch import WatchSettings
 from headrace_services.settings import ServerSettings
 from headrace_services.storage.database import Database, open_database
@@ -273,6 +274,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)
     async with running_server(settings, idle_timeout_seconds=idle_timeout_seconds) as server:
+        rules()  # read now, not in the first call
         # What lives now lives as long as the process; no collection needs to look at it again.
         gc.collect()
         gc.freeze()
