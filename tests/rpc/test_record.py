@@ -144,11 +144,13 @@ async def test_entries_after_the_seal_are_refused(client: Client) -> None:
 
 
 async def test_renewing_tells_which_attempts_are_lost(client: Client) -> None:
-    flow, unknown = new_id(), new_id()
+    flow, deleted = new_id(), new_id()
     async with client.recorder() as recorder:
-        await recorder.record(flow_run_entry(flow))
-        renewed = await recorder.renew(attempt_of(flow), attempt_of(unknown))
-        assert [(v.attempt.run_id, v.lost) for v in renewed.verdicts] == [(unknown, True)]
+        await recorder.record(flow_run_entry(flow), flow_run_entry(deleted))
+        assert not (await recorder.renew(attempt_of(flow), attempt_of(deleted))).verdicts
+        await client.runs.DeleteRun(run_service_pb2.DeleteRunRequest(run_id=deleted, force=True))
+        renewed = await recorder.renew(attempt_of(flow), attempt_of(deleted))
+        assert [(v.attempt.run_id, v.lost) for v in renewed.verdicts] == [(deleted, True)]
 
 
 async def test_the_first_message_must_open(client: Client) -> None:

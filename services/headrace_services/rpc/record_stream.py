@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from headrace_services.rpc.validation import rules
 from headrace_services.storage.values import EntryOutcome, RecordOutcome
 from headrace_services.storage.writer import Writer
 
-__all__ = ["RecordPolicy", "RecordStream", "Renewals", "ack_of", "check_protocol"]
+__all__ = ["RecordPolicy", "RecordStream", "Renewals", "ack_of", "check_protocol", "with_refused"]
 
 
 class Renewals(Protocol):
@@ -204,10 +204,8 @@ class RecordStream:
             self._room.set()
             outcome = batch.outcome.result()
             durable = outcome.durable_seq
-            results.extend(outcome.results)
-            results.extend(batch.refused.items())
+            results.extend(with_refused(outcome.results, batch.refused))
         assert durable is not None
-        results.sort(key=_seq)
         return pb.RecordResponse(ack=ack_of(durable, self._policy.window, results))
 
     def _renew(self, executing: Sequence[AttemptRef]) -> None:
@@ -235,10 +233,6 @@ class RecordStream:
         self.sealed = True
 
 
-def _seq(result: tuple[int, EntryOutcome]) -> int:
-    return result[0]
-
-
 def ack_of(durable_seq: int, window: int, results: Sequence[tuple[int, EntryOutcome]]) -> pb.RecordAck:
     """The acknowledgement that says what is durable and what became of single entries."""
     ack = pb.RecordAck(durable_seq=durable_seq, window=window)
@@ -248,6 +242,15 @@ def ack_of(durable_seq: int, window: int, results: Sequence[tuple[int, EntryOutc
         else:
             ack.results.add(seq=seq, error=status_of(outcome))
     return ack
+
+
+def with_refused(
+    results: Sequence[tuple[int, EntryOutcome]], refused: Mapping[int, ServiceError]
+) -> Sequence[tuple[int, EntryOutcome]]:
+    """The results of a batch in order; a refused entry has its own reason, whatever storage says of it."""
+    if not refused:
+        return results
+    return sorted([*(r for r in results if r[0] not in refused), *refused.items()], key=lambda r: r[0])
 
 
 def check_protocol(open: pb.RecorderOpen) -> int:

@@ -17,6 +17,7 @@ from headrace_services.rpc.record_stream import (
     Renewals,
     ack_of,
     check_protocol,
+    with_refused,
 )
 from headrace_services.storage.writer import Writer
 
@@ -129,5 +130,4 @@ class RecordService:
             raise FieldsInvalid.of("entries.first_seq", "must be greater than 0")
         entries, refused = refused_entries(batch)
         outcome = await self._writer.record(recorder_id, batch.first_seq, entries)
-        results = sorted([*outcome.results, *refused.items()], key=lambda result: result[0])
-        return ack_of(outcome.durable_seq, self._policy.window, results)
+        return ack_of(outcome.durable_seq, self._policy.window, with_refused(outcome.results, refused))
