@@ -69,8 +69,8 @@ def serve() -> Serve:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 yield channel
         finally:
+            await server.stop(10)
             assert activity.open_calls == 0
-            await server.stop(0)
 
     return start
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from headrace.core import limits
 from headrace.core.errors import MessageTooLarge, ServiceError
 from headrace.v1.record_service_pb2 import RecordEntries, RecordEntry
-from headrace_services.rpc.validation import Rules, rules
+from headrace_services.rpc.validation import rules
 
 __all__ = ["refused_entries"]
 
@@ -21,13 +21,13 @@ def refused_entries(batch: RecordEntries) -> tuple[Sequence[RecordEntry], dict[i
     A refused entry is replaced by an empty one, which records nothing and keeps the sequence whole.
     """
     data = batch.SerializeToString()
-    checked: Any = rules().message_class(_BATCH).FromString(data)
+    checked = rules().parse(_BATCH, data)
     if len(data) <= limits.MESSAGE_BYTES and rules().is_valid(checked):
         return batch.entries, {}
     refused = {
         batch.first_seq + index: error
         for index, entry in enumerate(checked.entries)
-        if (error := _refusal(rules(), entry, index)) is not None
+        if (error := _refusal(batch.entries[index], entry, index)) is not None
     }
     if not refused:
         return batch.entries, {}
@@ -38,11 +38,11 @@ def refused_entries(batch: RecordEntries) -> tuple[Sequence[RecordEntry], dict[i
     return kept, refused
 
 
-def _refusal(checks: Rules, entry: Any, index: int) -> ServiceError | None:
-    size = cast("int", entry.ByteSize())
+def _refusal(entry: RecordEntry, checked: Any, index: int) -> ServiceError | None:
+    size = entry.ByteSize()
     if size > limits.MESSAGE_BYTES:
         return MessageTooLarge(
             f"The entry has {size} bytes; the server takes up to {limits.MESSAGE_BYTES}.",
             facts={"max_bytes": str(limits.MESSAGE_BYTES), "bytes": str(size)},
         )
-    return checks.check_parsed(entry, f"entries[{index}].")
+    return rules().check_parsed(checked, f"entries[{index}].")

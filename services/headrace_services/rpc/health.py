@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2 as pb
 
 from headrace.core.errors import ObjectNotFound
@@ -57,7 +56,7 @@ class Health:
         return _Response(status=self._status)
 
     async def List(self, request: Any, call: Call) -> Any:
-        response: Any = GetMessageClass(pb.DESCRIPTOR.message_types_by_name["HealthListResponse"])()
+        response: Any = pb.HealthListResponse()
         for service in self._services:
             response.statuses[service].status = self._status
         return response

@@ -2,24 +2,22 @@
 
 The Python code that users install carries no validation rules: they would collide with another version
 of `buf.validate` in the user's process. The rules are in `rules.binpb`, a descriptor set that only this
-module reads, into a pool of its own; a message is parsed a second time into a class of that pool (0.4 µs
-for a recorded state) and the rules are evaluated there.
+module reads. A message is parsed a second time, into a class made from that set with the validator's own
+Protobuf runtime: both together take half the time that the validator needs for a message of Google's
+runtime (5 µs for a recorded state).
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from protobuf.wkt import FileDescriptorSet
+from protovalidate import Validator, Violation
 
 from headrace.core import limits
 from headrace.core.errors import FieldsInvalid, FieldViolation, PayloadTooLarge, ServiceError
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
-    from protovalidate import Validator, Violation
 
 __all__ = ["Rules", "rules"]
 
@@ -28,42 +26,53 @@ _SHOWN: Final = 3
 
 
 class Rules:
-    """The schema with its validation rules."""
+    """The schema with its validation rules.
+
+    Args:
+        descriptor_set: a serialised `google.protobuf.FileDescriptorSet` with everything it imports.
+    """
 
     def __init__(self, descriptor_set: bytes) -> None:
-        from protovalidate import Validator
+        self._registry = FileDescriptorSet.from_binary(descriptor_set).to_registry()
+        self._validator = Validator()
+        self._classes: dict[str, Any] = {}
 
-        self._pool = descriptor_pool.DescriptorPool()
-        for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file:
-            self._pool.Add(file)
-        self._validator: Validator = Validator()
-        self._classes: dict[str, type[Message]] = {}
+    def parse(self, name: str, data: bytes) -> Any:
+        """The message with that full name, in the class that can be checked.
 
-    def message_class(self, name: str) -> type[Message]:
-        """The class of the private pool for the message with that full name."""
+        Raises:
+            FieldsInvalid: the bytes are no such message.
+        """
         cls = self._classes.get(name)
         if cls is None:
-            cls = message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))
-            self._classes[name] = cls
-        return cls
+            descriptor = self._registry.message(name)
+            assert descriptor is not None, name
+            cls = self._classes[name] = descriptor.type
+        try:
+            return cls.from_binary(data)
+        except (ValueError, RecursionError):
+            raise FieldsInvalid(f"The bytes are no {name}.") from None
 
     def check(self, name: str, data: bytes, prefix: str = "") -> ServiceError | None:
         """What is wrong with a message, or None.
 
         Args:
             name: full name of the message.
-            data: its bytes, known to parse.
+            data: its bytes.
             prefix: what stands before the path of a field, e.g. `entries[3].`.
         """
-        return self.check_parsed(self.message_class(name).FromString(data), prefix)
+        try:
+            return self.check_parsed(self.parse(name, data), prefix)
+        except FieldsInvalid as error:
+            return error
 
-    def check_parsed(self, message: Message, prefix: str = "") -> ServiceError | None:
-        """What is wrong with a message of this pool's own class, or None."""
+    def check_parsed(self, message: Any, prefix: str = "") -> ServiceError | None:
+        """What is wrong with a message that `parse` gave, or None."""
         found = self._validator.collect_violations(message)
         return _error(found, prefix) if found else None
 
-    def is_valid(self, message: Message) -> bool:
-        """Whether nothing is wrong with a message of this pool's own class."""
+    def is_valid(self, message: Any) -> bool:
+        """Whether nothing is wrong with a message that `parse` gave."""
         return not self._validator.collect_violations(message, fail_fast=True)
 
 
