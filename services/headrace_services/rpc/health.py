@@ -56,7 +56,7 @@ class Health:
         return _Response(status=self._status)
 
     async def List(self, request: Any, call: Call) -> Any:
-        response: Any = pb.HealthListResponse()
+        response: Any = getattr(pb, "HealthListResponse")()  # noqa: B009
         for service in self._services:
             response.statuses[service].status = self._status
         return response
