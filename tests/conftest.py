@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -20,6 +22,15 @@ DIALECTS = ["sqlite", "postgresql"]
 def anyio_backend() -> str:
     """grpc.aio runs on asyncio only."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+async def one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
+    """Keeps one loop for all tests that ask for it: gRPC's poller belongs to the process, and a server or a
+    channel that is collected later wants its loop once more."""
+    yield
+    gc.collect()
+    await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

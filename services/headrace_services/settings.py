@@ -178,6 +178,8 @@ def _file_layers(folder: Path) -> list[Layer]:
 
 
 def _profile_layer(home: Path, layers: list[Layer]) -> Layer:
+    if not home.is_dir():
+        return {}
     file = home / "profiles.toml"
     document = config.read_toml(file)
     selected = next((layer["profile"].raw for layer in layers if "profile" in layer), None)

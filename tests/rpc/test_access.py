@@ -21,7 +21,7 @@ REFLECTION = "grpc.reflection.v1.ServerReflection"
 
 
 @pytest.fixture
-async def guarded(tmp_path: Path, sqlite_url: str) -> AsyncIterator[Client]:
+async def guarded(tmp_path: Path, sqlite_url: str, one_event_loop: None) -> AsyncIterator[Client]:
     """A server that asks for credentials."""
     settings = settings_for(tmp_path / "home", sqlite_url)
     async with serving(replace(settings, server_api_auth_string=CREDENTIALS)) as running:
@@ -50,9 +50,7 @@ async def methods(client: Client) -> list[tuple[str, bool, bool]]:
     pool: Any = descriptor_pool.Default()  # type: ignore[no-untyped-call]
     found: list[tuple[str, bool, bool]] = []
     for service in await services(client):
-        # Reflection is offered under a second name for which there is no descriptor here.
-        name = service.replace("reflection.v1.", "reflection.v1alpha.")
-        for method in pool.FindServiceByName(name).methods:
+        for method in pool.FindServiceByName(service).methods:
             found.append((f"/{service}/{method.name}", method.client_streaming, method.server_streaming))
     return found
 

@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from headrace.core.ids import new_id
+from headrace.v1 import log_pb2, log_service_pb2, run_service_pb2, state_pb2
 from headrace.v1 import record_service_pb2 as pb
-from headrace.v1 import run_service_pb2, state_pb2
 from headrace.v1.run_pb2 import RunFilter
 from tests.rpc.servers import Client
 from tests.rpc.test_edge import info_of
@@ -54,8 +54,6 @@ async def test_a_batch_sent_twice_is_applied_once(client: Client) -> None:
         again.next_seq = 2
         await again.record(log_entry(flow, "one"), log_entry(flow, "two"), log_entry(flow, "three"))
         assert again.durable_seq == 4
-    from headrace.v1 import log_pb2, log_service_pb2
-
     logs = await client.logs.ListLogs(
         log_service_pb2.ListLogsRequest(filter=log_pb2.LogFilter(run_ids=[flow]))
     )
@@ -77,7 +75,7 @@ async def test_a_gap_names_where_to_go_on(client: Client) -> None:
 async def test_a_bad_entry_is_refused_and_the_stream_goes_on(client: Client) -> None:
     flow = new_id()
     bad = log_entry(flow, "x" * 40_000)
-    worse = flow_run_entry("no uuid", tags=["ok", ""])
+    worse = flow_run_entry(new_id(), tags=["ok", ""])
     async with client.recorder() as recorder:
         await recorder.record(flow_run_entry(flow), bad, worse, log_entry(flow, "good"))
         assert [(r.seq, r.WhichOneof("outcome")) for r in recorder.results] == [(2, "error"), (3, "error")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,16 +18,7 @@ def settings(tmp_path: Path, database_url: str) -> ServerSettings:
 
 
 @pytest.fixture
-async def client(settings: ServerSettings) -> AsyncIterator[Client]:
+async def client(settings: ServerSettings, one_event_loop: None) -> AsyncIterator[Client]:
     """A server on a fresh database, once on each dialect, and what one can ask it."""
     async with serving(settings) as running:
         yield running
-
-
-@pytest.fixture(scope="session", autouse=True)
-async def _one_event_loop() -> AsyncIterator[None]:
-    """Keeps one loop for all tests: gRPC's poller belongs to the process and outlives a test's own loop."""
-    yield
-    # A server that is collected wants its loop once more.
-    gc.collect()
-    await asyncio.sleep(0)

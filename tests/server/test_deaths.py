@@ -16,16 +16,17 @@ import pytest
 from headrace.core.errors import DatabaseUnavailable
 from headrace.core.ids import new_id
 from headrace.v1 import run_service_pb2, state_pb2
-from headrace_services.loops.deaths import process_birth
 from headrace_services.loops.reaper import LeaseReaper
 from headrace_services.settings import ServerSettings
 from headrace_services.storage.database import open_database
 from tests.rpc.servers import Client, serving
+from tests.support.processes import dead_process
 from tests.support.recording import attempt_of, flow_run_entry, opening, state_entry, task_run_entry
 
 RUNNING, COMPLETED = state_pb2.STATE_TYPE_RUNNING, state_pb2.STATE_TYPE_COMPLETED
 CRASHED = state_pb2.STATE_TYPE_CRASHED
 PROGRAM = Path(__file__).with_name("recording_process.py")
+pytestmark = pytest.mark.usefixtures("one_event_loop")
 
 
 async def until_state(client: Client, run_id: str, wanted: int) -> state_pb2.State:
@@ -193,19 +194,3 @@ async def test_a_process_that_died_while_no_server_was_there_is_found_at_start(
     async with serving(settings) as client:
         state = await until_state(client, flow, CRASHED)
         assert state.crashed.cause == state_pb2.CrashedDetails.CAUSE_PROCESS_EXIT
-
-
-def dead_process() -> int:
-    """The id of a process that has ended."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
-
-
-def test_the_birth_of_a_process() -> None:
-    mine = process_birth(os.getpid())
-    assert mine is not None
-    assert process_birth(os.getpid()) == mine
-    assert process_birth(dead_process()) is None
-    assert process_birth(0) is None
-    assert process_birth(-1) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.spools import held, write_spool
 
 RUNNING, COMPLETED = state_pb2.STATE_TYPE_RUNNING, state_pb2.STATE_TYPE_COMPLETED
 CRASHED = state_pb2.STATE_TYPE_CRASHED
+pytestmark = pytest.mark.usefixtures("one_event_loop")
 
 
 async def state_of(client: Client, run_id: str) -> state_pb2.State:
@@ -110,8 +112,6 @@ async def test_damaged_spools_are_moved_aside_and_block_nobody(
     (cut / "sealed").write_text("9")
     write_spool(spools, new_id(), [flow_run_entry(flow), state_entry(flow, COMPLETED)], sealed=True)
     for folder in (no_meta, not_an_id, cut):
-        import os
-
         os.utime(folder, (0, 0))
     await client.server.intake.scan()
     aside = {p.name for p in (spools / "damaged").iterdir()}

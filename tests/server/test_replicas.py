@@ -17,6 +17,7 @@ from tests.support.recording import RecordingClient, flow_run_entry, state_entry
 from tests.support.servers import ServerProcess
 
 RUNNING, COMPLETED = state_pb2.STATE_TYPE_RUNNING, state_pb2.STATE_TYPE_COMPLETED
+pytestmark = pytest.mark.usefixtures("one_event_loop")
 
 
 def runs(channel: grpc.aio.Channel) -> Any:

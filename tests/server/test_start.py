@@ -158,7 +158,7 @@ def test_another_address_than_loopback_needs_credentials(home: Path) -> None:
 
 def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    one_line(run(tmp_path / "file" / "home", "server", "start"), "HEADRACE_HOME")
+    one_line(run(tmp_path, "server", "start", "--home", str(tmp_path / "file" / "home")), "HEADRACE_HOME")
 
 
 def test_a_damaged_database(home: Path) -> None:
