@@ -1,0 +1,66 @@
+"""`with_options`, annotations, states and run loggers."""
+
+from typing import Any, reveal_type
+
+from headrace import Flow, State, Task, allow_failure, flow, get_run_logger, quote, tags, task, unmapped
+from headrace.runtime import flow_run, task_run
+from headrace.states import Completed, Failed
+from headrace.task_runners import ThreadPoolTaskRunner
+
+
+@task
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+def total(rows: list[int]) -> int:
+    return sum(rows)
+
+
+reveal_type(add.with_options(name="other", retries=3)(1))  # R: int
+reveal_type(add.with_options(tags=["a"]).submit(1))  # R: HeadraceFuture[int]
+reveal_type(total.with_options(retries=1)([1]))  # R: int
+add.with_options(retries="3")  # E: not a number
+add.with_options(no_such_option=1)  # E: no such option
+add.with_options(retries=1)("1")  # E: the wrong type
+total.with_options(task_runner=4)  # E: not a task runner
+
+reveal_type(unmapped([1]).value)  # R: list[int]
+reveal_type(allow_failure(5).unwrap())  # R: int
+reveal_type(quote("x").unquote())  # R: str
+
+reveal_type(flow_run.name)  # R: str | None
+reveal_type(flow_run.tags)  # R: list[str]
+reveal_type(task_run.run_count)  # R: int
+
+with tags("a", "b") as current:
+    reveal_type(current)  # R: set[str]
+
+get_run_logger().info("x", extra={"a": 1})
+get_run_logger().shout("x")  # E: no such method
+
+
+def on_failure(task: Task[..., Any], run: Any, state: State[Any]) -> None: ...
+
+
+@task(on_failure=[on_failure])
+def hooked() -> None: ...
+
+
+@task(on_failure=on_failure)  # E: a list is wanted
+def hooked_wrongly() -> None: ...
+
+
+@add.on_completion
+def remembered(task: Task[..., Any], run: Any, state: State[Any]) -> None: ...
+
+
+def general(any_task: Task[..., Any], any_flow: Flow[..., Any]) -> None: ...
+
+
+general(add, total)
+general(total, add)  # E: the wrong way round
+
+reveal_type(Completed(message="done").name)  # R: str
+reveal_type(Failed().is_failed())  # R: bool
