@@ -36,11 +36,9 @@ def plain(x: int) -> str:
 
 reveal_type(bare(1))  # R: float
 reveal_type(with_options(1))  # R: list[int]
-unawaited = coroutine(1)
-reveal_type(unawaited)  # R: Coroutine[Any, Any, str]
+unawaited = reveal_type(coroutine(1))  # R: Coroutine[Any, Any, str]
 reveal_type(bare_flow(1))  # R: dict[str, int]
-unawaited_flow = coroutine_flow(1)
-reveal_type(unawaited_flow)  # R: Coroutine[Any, Any, bytes]
+unawaited_flow = reveal_type(coroutine_flow(1))  # R: Coroutine[Any, Any, bytes]
 reveal_type(bare.fn(1))  # R: float
 reveal_type(bare_flow.fn(1))  # R: dict[str, int]
 reveal_type(task(plain)(1))  # R: str
