@@ -60,6 +60,8 @@ class Command(Generic[T]):
     weight = 1
     is_solo = False
     """Needs a transaction of its own."""
+    needs_lease = False
+    """Decides on a recorder's lease, which others renew: it must be loaded."""
 
     def __init__(self) -> None:
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -168,6 +170,8 @@ class Record(Command[RecordOutcome]):
 class OpenRecorder(Command[RecorderStatus]):
     """A recorder's stream opens."""
 
+    needs_lease = True
+
     def __init__(self, open: RecorderOpen, replica_id: str, lease_seconds: float) -> None:
         super().__init__()
         self._open = open
@@ -188,7 +192,7 @@ class OpenRecorder(Command[RecorderStatus]):
         if not recorder.is_sealed:
             recorder.expires_at = work.lease_now + self._lease
             recorder.replica_id = self._replica_id
-            work.touch_recorder(recorder)
+            work.touch_recorder(recorder, lease=True)
         yield from ()
         return RecorderStatus(
             recorder.durable_seq, recorder.is_sealed, lost_attempts(work, self._open.executing)
@@ -200,7 +204,7 @@ class OpenRecorder(Command[RecorderStatus]):
         recorder.id = self._id
         recorder.durable_seq = recorder.stored_seq = 0
         recorder.is_sealed = False
-        recorder.is_new = True
+        recorder.is_new = recorder.writes_lease = True
         recorder.host, recorder.pid = text(sdk.host), sdk.pid
         recorder.sdk = text(f"{sdk.name} {sdk.version} {sdk.language}".strip())
         recorder.create_time = work.now

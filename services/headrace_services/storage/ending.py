@@ -27,6 +27,7 @@ class CrashRecorder(Command[list[str]]):
     """A recorder's lease is over: what it executes has crashed, as far as the server can tell."""
 
     is_solo = True
+    needs_lease = True
 
     def __init__(
         self, recorder_id: str, reason: str, cause: CrashedDetails.Cause, expired_before: int | None
@@ -48,7 +49,7 @@ class CrashRecorder(Command[list[str]]):
             return []
         if recorder.expires_at is not None:
             recorder.expires_at = None
-            work.touch_recorder(recorder)
+            work.touch_recorder(recorder, lease=True)
         return (yield from crash_runs(work, self._id, self._reason, self._cause, is_presumed=True))
 
     def _is_alive(self, recorder: RecorderRow) -> bool:
@@ -62,6 +63,7 @@ class SealRecorder(Command[None]):
     """A recorder has said that it is done."""
 
     is_solo = True
+    needs_lease = True
 
     def __init__(self, recorder_id: str) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class SealRecorder(Command[None]):
         if recorder.is_sealed:
             return
         recorder.is_sealed, recorder.expires_at = True, None
-        work.touch_recorder(recorder)
+        work.touch_recorder(recorder, lease=True)
         cause = CrashedDetails.CAUSE_PROCESS_EXIT
         yield from crash_runs(work, self._id, _ENDED, cause, is_presumed=False)
 
@@ -159,8 +161,9 @@ class DeleteFlow(Command[int]):
         found = yield from steps.load_flow_roots(self._id)
         top = {row[0] for row in found}
         tree = yield from steps.load_tree({row[1] for row in found})
+        deleted = yield from _delete(work, _below(tree, top), self._force)
         work.writes.deleted_flows.append(self._id)
-        return (yield from _delete(work, _below(tree, top), self._force))
+        return deleted
 
 
 def _below(tree: Iterable[Row], top: set[str]) -> list[Row]:

@@ -57,7 +57,8 @@ _LOAD_RUNS: Final = (
     "ARRAY(SELECT owner_run_id FROM runs WHERE id = ANY($1::uuid[]))) ORDER BY id FOR NO KEY UPDATE"
 )
 _LOAD_RECORDERS: Final = (
-    f"SELECT {_selected(RECORDER_COLUMNS)} FROM recorders WHERE id = ANY($1::uuid[]) ORDER BY id"
+    f"SELECT {_selected(RECORDER_COLUMNS)} FROM recorders WHERE id = ANY($1::uuid[]) "
+    "ORDER BY id FOR NO KEY UPDATE"
 )
 _LOAD_FACTS: Final = """
 SELECT asked.run_id::text, asked.state_id::text, current.body, earlier.body, recorders.expires_at
@@ -165,11 +166,12 @@ _SPAN: Final = [
     *(("start_time", "bigint"), ("body", "bytea")),
 ]
 _RECORDER: Final = [*((name, _type(name)) for name in RECORDER_COLUMNS), ("update_time", "bigint")]
-_ADVANCED: Final = [*_RECORDER, ("stored", "bigint")]
+_ADVANCED: Final = [*_RECORDER, ("stored", "bigint"), ("lease", "bool")]
 _UPDATE_RECORDERS: Final = (
-    "UPDATE recorders SET durable_seq = new.durable_seq, is_sealed = new.is_sealed, "
-    "expires_at = new.expires_at, replica_id = new.replica_id, dropped_logs = new.dropped_logs, "
-    "dropped_spans = new.dropped_spans, update_time = new.update_time FROM {rows} "
+    "UPDATE recorders SET durable_seq = new.durable_seq, dropped_logs = new.dropped_logs, "
+    "dropped_spans = new.dropped_spans, update_time = new.update_time, is_sealed = new.is_sealed, "
+    "expires_at = CASE WHEN new.lease THEN new.expires_at ELSE recorders.expires_at END, "
+    "replica_id = CASE WHEN new.lease THEN new.replica_id ELSE recorders.replica_id END FROM {rows} "
     "WHERE recorders.id = new.id AND recorders.durable_seq = new.stored AND NOT recorders.is_sealed "
     "RETURNING 1"
 )
@@ -335,7 +337,9 @@ class PostgresqlStore:
         if new:
             statement.unnest(_insert("recorders", _RECORDER), _RECORDER, new)
         advanced = [
-            (*recorder_values(r), writes.time, r.stored_seq) for r in writes.recorders if not r.is_new
+            (*recorder_values(r), writes.time, r.stored_seq, r.writes_lease)
+            for r in writes.recorders
+            if not r.is_new
         ]
         if advanced:
             statement.unnest(_UPDATE_RECORDERS, _ADVANCED, advanced)

@@ -188,6 +188,7 @@ class RecorderRow:
         "replica_id",
         "sdk",
         "stored_seq",
+        "writes_lease",
     )
 
     id: str
@@ -204,3 +205,5 @@ class RecorderRow:
     is_new: bool
     stored_seq: int
     """The durable sequence number in the database; every update names it."""
+    writes_lease: bool
+    """The lease, its holder and the seal are written; a record leaves them to whoever renews."""

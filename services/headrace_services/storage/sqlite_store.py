@@ -115,9 +115,10 @@ _INSERT_RECORDER: Final = (
     f"VALUES ({marks(len(RECORDER_COLUMNS) + 1)})"
 )
 _UPDATE_RECORDER: Final = (
-    "UPDATE recorders SET durable_seq = ?, is_sealed = ?, expires_at = ?, replica_id = ?, dropped_logs = ?, "
-    "dropped_spans = ?, update_time = ? WHERE id = ? AND durable_seq = ? AND NOT is_sealed"
+    "UPDATE recorders SET durable_seq = ?, dropped_logs = ?, dropped_spans = ?, update_time = ? "
+    "WHERE id = ? AND durable_seq = ? AND NOT is_sealed"
 )
+_UPDATE_LEASE: Final = "UPDATE recorders SET is_sealed = ?, expires_at = ?, replica_id = ? WHERE id = ?"
 _LOAD_FACTS: Final = """
 WITH asked (run_id, state_id) AS (VALUES {0})
 SELECT asked.run_id, asked.state_id, current.body, earlier.body, recorders.expires_at
@@ -332,12 +333,14 @@ class SqliteStore:
                 connection.execute(_INSERT_RECORDER, (blob(recorder.id), *values[1:], writes.time))
                 continue
             parameters = (
-                *(recorder.durable_seq, recorder.is_sealed, recorder.expires_at, recorder.replica_id),
-                *(recorder.dropped_logs, recorder.dropped_spans, writes.time),
+                *(recorder.durable_seq, recorder.dropped_logs, recorder.dropped_spans, writes.time),
                 *(blob(recorder.id), recorder.stored_seq),
             )
             if connection.execute(_UPDATE_RECORDER, parameters).rowcount != 1:
                 raise Conflict
+            if recorder.writes_lease:
+                lease = (recorder.is_sealed, recorder.expires_at, recorder.replica_id)
+                connection.execute(_UPDATE_LEASE, (*lease, blob(recorder.id)))
         if writes.renewals:
             connection.executemany(
                 "UPDATE recorders SET expires_at = ?, update_time = ? WHERE id = ? AND NOT is_sealed",

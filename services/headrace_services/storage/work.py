@@ -52,7 +52,7 @@ def recorder_from_row(row: Row) -> RecorderRow:
         recorder.dropped_spans,
     ) = row  # fmt: skip
     recorder.is_sealed = bool(is_sealed)
-    recorder.is_new = False
+    recorder.is_new = recorder.writes_lease = False
     recorder.stored_seq = recorder.durable_seq
     return recorder
 
@@ -180,9 +180,10 @@ class Work:
             self._touched[run.id] = run
             run.version += 1
 
-    def touch_recorder(self, recorder: RecorderRow) -> None:
-        """The recorder will be written."""
+    def touch_recorder(self, recorder: RecorderRow, *, lease: bool = False) -> None:
+        """The recorder will be written, with its lease or without."""
         self._touched_recorders[recorder.id] = recorder
+        recorder.writes_lease |= lease
 
     def enter(self, run: RunRow, state_id: str, name: str, books: Books, body: bytes) -> None:
         """The run enters a state."""

@@ -352,6 +352,9 @@ class Writer:
         for command in batch:
             command.wanted(wanted)
             recorders.update(command.recorders())
+            if command.needs_lease:
+                for id in command.recorders():
+                    self._recorders.pop(id, None)
         work.recorders = {id: self._recorders[id] for id in recorders if id in self._recorders}
         yield from work.load_runs(wanted.runs)
         yield from work.load_recorders(recorders)
@@ -367,7 +370,7 @@ class Writer:
     def _keep(self, work: Work) -> None:
         """Remember the recorders as they will be after the commit; a failure forgets them all."""
         for id, recorder in work.recorders.items():
-            recorder.is_new = False
+            recorder.is_new = recorder.writes_lease = False
             recorder.stored_seq = recorder.durable_seq
             self._recorders[id] = recorder
             if recorder.is_sealed:
