@@ -322,18 +322,19 @@ def read_toml(file: Path) -> dict[str, Any]:
         ConfigurationError: it cannot be read or is not TOML; the message has the line.
     """
     try:
-        text_of_file = file.read_text(encoding="utf-8")
-        return tomllib.loads(text_of_file)
+        written = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {_reason(error)}") from None
+    try:
+        return tomllib.loads(written)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
-        line = place[1] if place and place[1] else text_of_file.rstrip().count("\n") + 1
+        line = place[1] if place and place[1] else written.rstrip().count("\n") + 1
         reason = message[: place.start()] if place else message
         raise ConfigurationError(f"{file}, line {line}: {reason}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file} cannot be read: {_reason(error)}") from None
 
 
 def table_layer(table: Any, file: Path, where: str, prefix: str) -> dict[str, Found]:
