@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
-from headrace.exceptions import MissingContextError
+from headrace.exceptions import Abort, MissingContextError
 from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
@@ -39,14 +39,24 @@ class RunContext:
 
     Attributes:
         parent: the context of the run that called this one.
+        outermost: the context of the run at the top of the tree in this process.
         log_prints: whether `print` becomes a log line of the run.
         persist_result: whether results are kept; None: where it can be done without asking.
         limit_error: what the run's time limit raises, while one is set.
-        lost: why the run is not this process's any longer, or None.
+        lost: why the run is not this process's any longer, or None; set on the outermost context.
         run_ids: the run and all those around it, outermost first.
     """
 
-    __slots__ = ("_token", "limit_error", "log_prints", "lost", "parent", "persist_result", "run_ids")
+    __slots__ = (
+        "_token",
+        "limit_error",
+        "log_prints",
+        "lost",
+        "outermost",
+        "parent",
+        "persist_result",
+        "run_ids",
+    )
 
     def __init__(
         self,
@@ -56,6 +66,7 @@ class RunContext:
         persist_result: bool | None,
     ) -> None:
         self.parent = parent
+        self.outermost: RunContext = self if parent is None else parent.outermost
         self.run_ids: tuple[str, ...] = (run_id,) if parent is None else (*parent.run_ids, run_id)
         self.log_prints = log_prints
         self.persist_result = persist_result
@@ -79,6 +90,15 @@ class RunContext:
             # A coroutine or generator that was given up is closed by the garbage collector, in a context
             # that never saw this run.
             pass
+
+    def check_ownership(self) -> None:
+        """See that the run is still this process's.
+
+        Raises:
+            Abort: it is not: nothing more may be written.
+        """
+        if self.outermost.lost is not None:
+            raise Abort(self.outermost.lost)
 
     def is_ended_by_outer_limit(self, error: BaseException) -> bool:
         """Whether `error` comes from the time limit of a run around this one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
 from headrace.v1.state_pb2 import State
 
-__all__ = ["MemoryRecorder", "RecordedRun"]
+__all__ = ["MemoryRecorder", "RecordedRun", "runs_of"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,23 @@ class RecordedRun:
         """The recorded result of its last state."""
         assert self.states[-1].HasField("data"), "no data is recorded"
         return load_payload(self.states[-1].data)
+
+
+def runs_of(entries: Iterable[RecordEntry]) -> list[RecordedRun]:
+    """Every run that `entries` tell of, in the order in which they began."""
+    found: dict[str, RecordedRun] = {}
+    for entry in entries:
+        kind = entry.WhichOneof("kind")
+        if kind == "run" and entry.run.id not in found:
+            found[entry.run.id] = RecordedRun(entry.run, [entry.run.state])
+        elif kind == "run":
+            found[entry.run.id].run.MergeFrom(entry.run)
+        elif kind == "state":
+            # A state of a run that has not begun is a KeyError: the order is part of the contract.
+            found[entry.state.attempt.run_id].states.append(entry.state.state)
+        elif kind == "log" and entry.log.run_id not in found:
+            raise AssertionError(f"a line of a run that has not begun: {entry.log.message}")
+    return list(found.values())
 
 
 class MemoryRecorder:
@@ -103,17 +121,7 @@ class MemoryRecorder:
     @property
     def runs(self) -> list[RecordedRun]:
         """Every run, in the order in which they began."""
-        found: dict[str, RecordedRun] = {}
-        for entry in self.entries:
-            kind = entry.WhichOneof("kind")
-            if kind == "run" and entry.run.id not in found:
-                found[entry.run.id] = RecordedRun(entry.run, [entry.run.state])
-            elif kind == "run":
-                _update(found[entry.run.id].run, entry.run)
-            elif kind == "state":
-                # A state of a run that has not begun is a KeyError: the order is part of the contract.
-                found[entry.state.attempt.run_id].states.append(entry.state.state)
-        return list(found.values())
+        return runs_of(self.entries)
 
     def the(self, name: str) -> RecordedRun:
         """The only run of the flow or task with that name."""

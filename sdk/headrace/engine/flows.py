@@ -52,7 +52,7 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
     """
     context = call.context
     run = context.flow_run
-    journal = Journal(ops, run, StateDetails(flow_run_id=run.id))
+    journal = Journal(ops, context, StateDetails(flow_run_id=run.id))
     with context:
         try:
             if run.state is None:

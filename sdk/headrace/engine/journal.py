@@ -13,6 +13,7 @@ from headrace.exceptions import Abort
 from headrace.states import NO_DATA, State, StateDetails
 
 if TYPE_CHECKING:
+    from headrace.context import FlowRunContext, TaskRunContext
     from headrace.engine.api import Ops
     from headrace.runs import FlowRun, TaskRun
 
@@ -27,17 +28,18 @@ class Journal:
 
     Args:
         ops: records.
-        run: the run; its `state`, counts and times follow what is entered.
+        context: the run; its `state`, counts and times follow what is entered.
         details: what every state of the run says.
     """
 
-    __slots__ = ("_details", "_first", "_ops", "run")
+    __slots__ = ("_context", "_details", "_first", "_ops", "run")
 
-    def __init__(self, ops: Ops, run: FlowRun | TaskRun, details: StateDetails) -> None:
+    def __init__(self, ops: Ops, context: FlowRunContext | TaskRunContext, details: StateDetails) -> None:
         self._ops = ops
+        self._context = context
         self._details = details
         self._first: State[Any] | None = None
-        self.run = run
+        self.run: FlowRun | TaskRun = context.run
 
     def make(
         self,
@@ -72,7 +74,12 @@ class Journal:
         return self._first is not None
 
     def begin(self, state: State[Any]) -> None:
-        """The run exists in its first state; recorded with the next one, or by `announce`."""
+        """The run exists in its first state; recorded with the next one, or by `announce`.
+
+        Raises:
+            Abort: the run is not this process's any longer.
+        """
+        self._context.check_ownership()
         self._first = state
         self._follow(state)
 
@@ -83,7 +90,12 @@ class Journal:
             self._ops.record_run(self.run, first)
 
     def enter(self, state: State[Any]) -> State[Any]:
-        """The run enters `state`, and that is recorded."""
+        """The run enters `state`, and that is recorded.
+
+        Raises:
+            Abort: the run is not this process's any longer.
+        """
+        self._context.check_ownership()
         self._follow(state)
         if self._first is None:
             self._ops.record(self.run, state)
@@ -103,6 +115,7 @@ class Journal:
         """
         self.announce()
         while True:
+            self._context.check_ownership()
             verdict = await self._ops.propose(self.run, state)
             if isinstance(verdict, Accept):
                 # The server may have renamed it; the data stays here.

@@ -78,7 +78,7 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
     """
     context = call.context
     run = context.task_run
-    journal = _journal(ops, run)
+    journal = _journal(ops, context)
     with context:
         try:
             if run.state is None:
@@ -232,16 +232,17 @@ def _crash(ops: Ops, context: TaskRunContext, journal: Journal, error: BaseExcep
 
 def announce(ops: Ops, call: TaskCall) -> None:
     """Record the run PENDING, before anybody runs it."""
-    journal = _journal(ops, call.run)
+    journal = _journal(ops, call.context)
     journal.begin(journal.make(StateType.PENDING, "Pending"))
     journal.announce()
 
 
 def cancel_unstarted(ops: Ops, call: TaskCall, message: str) -> State[Any]:
     """End a run CANCELLED whose body was never entered."""
-    journal = _journal(ops, call.run)
+    journal = _journal(ops, call.context)
     return journal.enter(journal.make(StateType.CANCELLED, "Cancelled", message))
 
 
-def _journal(ops: Ops, run: TaskRun) -> Journal:
-    return Journal(ops, run, StateDetails(flow_run_id=run.flow_run_id, task_run_id=run.id))
+def _journal(ops: Ops, context: TaskRunContext) -> Journal:
+    run = context.task_run
+    return Journal(ops, context, StateDetails(flow_run_id=run.flow_run_id, task_run_id=run.id))
