@@ -27,8 +27,8 @@ def run_server(settings: ServerSettings, idle_timeout_seconds: float | None) -> 
     Raises:
         HeadraceException: the server could not start; the message says what to do.
     """
-    _set_up_log(settings.server_logging_level)
     check_url(settings.database_url)
+    _set_up_log(settings.server_logging_level)
 
     def ready(server: Server) -> None:
         print(

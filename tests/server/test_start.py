@@ -10,12 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from headrace_services.cli import main
 from headrace_services.home import ServerNote, is_alive
 
 
@@ -129,6 +130,25 @@ def test_an_on_demand_server_leaves_when_nobody_needs_it(home: Path) -> None:
     assert ServerNote.read(home) is None
 
 
+@pytest.fixture
+def command(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """One command to its end in this process, for those that start nothing."""
+
+    def call(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        for name, value in {"HEADRACE_HOME": str(home), **variables}.items():
+            monkeypatch.setenv(name, value)
+        code = main(list(words))
+        output = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, output.out, output.err)
+
+    return call
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
 def one_line(failed: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
     """The command failed with one readable line that has these words."""
     assert failed.returncode == code, failed.stderr
@@ -147,8 +167,8 @@ def test_a_port_that_is_taken(home: Path) -> None:
     one_line(failed, f"127.0.0.1:{port}", "--port")
 
 
-def test_another_address_than_loopback_needs_credentials(home: Path) -> None:
-    failed = run(home, "server", "start", "--host", "0.0.0.0")
+def test_another_address_than_loopback_needs_credentials(home: Path, command: Command) -> None:
+    failed = command("server", "start", "--host", "0.0.0.0")
     one_line(failed, "HEADRACE_SERVER_API_AUTH_STRING", "127.0.0.1", code=2)
     with started(home, "--host", "0.0.0.0", HEADRACE_SERVER_API_AUTH_STRING="user:secret"):
         note = ServerNote.read(home)
@@ -167,21 +187,21 @@ def test_a_damaged_database(home: Path) -> None:
     one_line(run(home, "server", "start"), "headrace.db", "is not a SQLite database", "backup")
 
 
-def test_a_database_from_a_newer_version(home: Path) -> None:
-    assert run(home, "db", "upgrade").returncode == 0
+def test_a_database_from_a_newer_version(home: Path, command: Command) -> None:
+    assert command("db", "upgrade").returncode == 0
     with sqlite3.connect(home / "headrace.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    for words in (("server", "start"), ("db", "upgrade"), ("db", "check")):
-        one_line(run(home, *words), "9999", "Upgrade headrace")
+    one_line(run(home, "server", "start"), "9999", "Upgrade headrace")
+    one_line(command("db", "upgrade"), "9999", "Upgrade headrace")
+    one_line(command("db", "check"), "9999", "Upgrade headrace")
 
 
-def test_the_schema_is_upgraded_and_checked_by_hand(home: Path) -> None:
-    assert "has no schema yet" in run(home, "db", "check").stderr
-    assert run(home, "db", "check").returncode == 1
-    assert "Upgraded" in run(home, "db", "upgrade").stderr
-    assert "up to date" in run(home, "db", "upgrade").stderr
-    assert run(home, "db", "check").returncode == 0
+def test_the_schema_is_upgraded_and_checked_by_hand(command: Command) -> None:
+    one_line(command("db", "check"), "has no schema yet", "headrace db upgrade")
+    assert "Upgraded" in command("db", "upgrade").stderr
+    assert "up to date" in command("db", "upgrade").stderr
+    assert command("db", "check").returncode == 0
 
 
 def test_a_server_that_may_not_upgrade_says_how(home: Path) -> None:
@@ -190,8 +210,9 @@ def test_a_server_that_may_not_upgrade_says_how(home: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite+aiosqlite:///"])
-def test_a_database_url_that_is_none(home: Path, url: str) -> None:
-    one_line(run(home, "server", "start", "--database-url", url), "sqlite+aiosqlite:///", code=2)
+def test_a_database_url_that_is_none(command: Command, url: str) -> None:
+    for words in (("server", "start"), ("db", "upgrade"), ("db", "check")):
+        one_line(command(*words, "--database-url", url), "sqlite+aiosqlite:///", code=2)
 
 
 def test_a_database_that_is_away(home: Path) -> None:
@@ -218,12 +239,12 @@ def test_a_postgresql_database_that_does_not_exist(home: Path, postgresql_url: s
         ({"HEADRACE_SERVER_RECORDER_LEASE_SECONDS": "5"}, "twice"),
     ],
 )
-def test_a_setting_that_is_wrong(home: Path, variables: dict[str, str], words: str) -> None:
-    one_line(run(home, "server", "start", **variables), words, code=2)
+def test_a_setting_that_is_wrong(command: Command, variables: dict[str, str], words: str) -> None:
+    one_line(command("server", "start", **variables), words, code=2)
 
 
-def test_words_that_are_not_understood(home: Path) -> None:
-    one_line(run(home, "server", "start", "--prot", "1"), "--prot", code=2)
+def test_words_that_are_not_understood(command: Command) -> None:
+    one_line(command("server", "start", "--prot", "1"), "--prot", code=2)
 
 
 def test_it_starts_quickly_and_stays_small(home: Path) -> None:
