@@ -24,7 +24,7 @@ class _MethodsToo:
     """A descriptor pool that finds methods by their names as well, as its C++ original does."""
 
     def __init__(self) -> None:
-        self._pool: Any = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+        self._pool: Any = descriptor_pool.Default()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
@@ -52,7 +52,7 @@ def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
 
 def _describe_v1() -> None:
     """Puts the schema of `v1` where tools that ask for it find it."""
-    pool: Any = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+    pool: Any = descriptor_pool.Default()
     try:
         pool.FindFileByName(_FILE)
     except KeyError:

@@ -255,7 +255,7 @@ def lost_attempts(work: Work, executing: Sequence[AttemptRef]) -> list[AttemptVe
 class CreateRun(Command[tuple[Run, bool]]):
     """A run is asked for."""
 
-    def __init__(self, run: Run, idempotency_key: str, on_conflict: ConflictPolicy) -> None:
+    def __init__(self, run: Run, idempotency_key: str, on_conflict: ConflictPolicy.ValueType) -> None:
         super().__init__()
         self._run = run
         self._key = text(idempotency_key)

@@ -30,7 +30,7 @@ class CrashRecorder(Command[list[str]]):
     needs_lease = True
 
     def __init__(
-        self, recorder_id: str, reason: str, cause: CrashedDetails.Cause, expired_before: int | None
+        self, recorder_id: str, reason: str, cause: CrashedDetails.Cause.ValueType, expired_before: int | None
     ) -> None:
         super().__init__()
         self._id = recorder_id.lower()
@@ -85,7 +85,7 @@ class SealRecorder(Command[None]):
 
 
 def crash_runs(
-    work: Work, recorder_id: str, reason: str, cause: CrashedDetails.Cause, *, is_presumed: bool
+    work: Work, recorder_id: str, reason: str, cause: CrashedDetails.Cause.ValueType, *, is_presumed: bool
 ) -> Steps[list[str]]:
     """Mark the unfinished runs that the recorder executes, children first; their ids."""
     ids = [row[0] for row in (yield from steps.load_unfinished(recorder_id))]
@@ -108,7 +108,9 @@ def _children_first(runs: Collection[RunRow]) -> list[RunRow]:
     return sorted(runs, key=depth, reverse=True)
 
 
-def _end(work: Work, run: RunRow, reason: str, cause: CrashedDetails.Cause, is_presumed: bool) -> None:
+def _end(
+    work: Work, run: RunRow, reason: str, cause: CrashedDetails.Cause.ValueType, is_presumed: bool
+) -> None:
     """Write the state of a run whose process is gone: what was being cancelled is cancelled."""
     if run.books.type in FINAL_TYPES:
         return

@@ -125,7 +125,7 @@ class Reader:
     async def list_runs(
         self,
         filter: RunFilter,
-        order: RunOrder = RUN_ORDER_UNSPECIFIED,  # type: ignore[assignment]  # enum values are plain numbers
+        order: RunOrder.ValueType = RUN_ORDER_UNSPECIFIED,
         page_size: int = 0,
         page_token: str = "",
         *,
@@ -294,7 +294,7 @@ class Reader:
     async def list_logs(
         self,
         filter: LogFilter,
-        order: LogOrder = LOG_ORDER_UNSPECIFIED,  # type: ignore[assignment]  # enum values are plain numbers
+        order: LogOrder.ValueType = LOG_ORDER_UNSPECIFIED,
         page_size: int = 0,
         page_token: str = "",
     ) -> tuple[list[LogEntry], str]:

@@ -107,7 +107,7 @@ def _encode_pause(state: State, value: StateValue) -> None:
         set_micros(state.paused.timeout_time, value.pause_timeout)
 
 
-def _cause(value: StateValue) -> ScheduledDetails.Cause:
+def _cause(value: StateValue) -> ScheduledDetails.Cause.ValueType:
     if value.is_retry:
         return ScheduledDetails.CAUSE_RETRY
     if value.is_resumption:

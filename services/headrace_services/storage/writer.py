@@ -130,7 +130,12 @@ class Writer:
         await self._ask(SealRecorder(recorder_id))
 
     async def crash_recorder(
-        self, recorder_id: str, reason: str, cause: CrashedDetails.Cause, *, expired_before: int | None = None
+        self,
+        recorder_id: str,
+        reason: str,
+        cause: CrashedDetails.Cause.ValueType,
+        *,
+        expired_before: int | None = None,
     ) -> list[str]:
         """End the recorder's lease and mark every unfinished run it executes CRASHED, children first.
 
@@ -153,7 +158,10 @@ class Writer:
         return await self._ask(CrashRecorder(recorder_id, reason, cause, expired_before))
 
     async def create_run(
-        self, run: Run, idempotency_key: str = "", on_conflict: ConflictPolicy = CONFLICT_POLICY_UNSPECIFIED
+        self,
+        run: Run,
+        idempotency_key: str = "",
+        on_conflict: ConflictPolicy.ValueType = CONFLICT_POLICY_UNSPECIFIED,
     ) -> tuple[Run, bool]:
         """Create a run, in `run.state` or else SCHEDULED for now.
 
