@@ -210,7 +210,12 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
             self._warn_when_saturated(task.name)
         with self._lock:
             self._unended[submission.future] = submission
-        submission.start_after(call.inputs.waits_for)
+        try:
+            submission.start_after(call.inputs.waits_for)
+        except BaseException:
+            api.cancel_task_run(call, "Not run: no thread can be started.")
+            self.has_ended(submission)
+            raise
         return submission.future
 
     def cancel_all(self) -> None:

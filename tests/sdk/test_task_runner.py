@@ -606,3 +606,20 @@ def test_loops_of_async_tasks_are_closed() -> None:
     before = open_files()
     run()
     assert open_files() <= before
+
+
+def test_a_task_for_which_there_is_no_thread_at_all_ends_cancelled(
+    recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @flow
+    def run() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none)
+            with pytest.raises(RuntimeError, match="start new thread"):
+                add.submit(1)
+
+    run()
+    assert recorder.the("add").types == [StateType.PENDING, StateType.CANCELLED]

@@ -44,7 +44,7 @@ class WorkerPool:
         self._queue: OrderedDict[Job, None] = OrderedDict()
         self._threads: set[threading.Thread] = set()
         self._started = 0
-        self._starting = 0
+        self._coming = 0
         self._idle = 0
         self._running = 0
         self._resuming = 0
@@ -60,7 +60,11 @@ class WorkerPool:
             if self._closing:
                 raise RuntimeError("The pool is closed.")
             self._queue[job] = None
-            self._find_a_thread()
+            try:
+                self._find_a_thread()
+            except RuntimeError:
+                del self._queue[job]
+                raise
 
     def take_back(self, job: Job) -> bool:
         """Remove a job from the queue; False when a thread has it already."""
@@ -71,7 +75,7 @@ class WorkerPool:
     def is_saturated(self) -> bool:
         """Whether a job that is put now has to wait for another one."""
         with self._lock:
-            return self._running + self._starting >= self._max_workers
+            return self._running + self._coming >= self._max_workers
 
     @contextmanager
     def blocked(self) -> Generator[None]:
@@ -97,13 +101,17 @@ class WorkerPool:
         """Let the threads end when the queue is empty, and wait for them."""
         with self._lock:
             self._closing = True
-            self._work_for_idle.notify_all()
+            self._wake_all()
         while (thread := self._a_thread()) is not None:
             thread.join()
 
     def _a_thread(self) -> threading.Thread | None:
         with self._lock:
             return self._threads.pop() if self._threads else None
+
+    def _wake_all(self) -> None:
+        self._coming, self._idle = self._coming + self._idle, 0
+        self._work_for_idle.notify_all()
 
     def _hand_over(self) -> None:
         """A place has become free."""
@@ -113,9 +121,13 @@ class WorkerPool:
             self._find_a_thread()
 
     def _find_a_thread(self) -> None:
-        if not self._queue or self._starting or self._running >= self._max_workers:
+        # One at a time: the thread that comes looks for the next one when it has taken its job. Threads that
+        # are woken all at once would only wait for each other.
+        if not self._queue or self._coming or self._running >= self._max_workers:
             return
         if self._idle:
+            self._idle -= 1
+            self._coming += 1
             self._work_for_idle.notify()
         else:
             self._start_thread()
@@ -123,13 +135,13 @@ class WorkerPool:
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._thread_main, name=f"{self._name}-{self._started}", daemon=True)
         self._started += 1
-        self._starting += 1
+        self._coming += 1
         self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError:
             # The system gives no more threads: those that exist do all the work, if there are any.
-            self._starting -= 1
+            self._coming -= 1
             self._threads.discard(thread)
             if not self._threads:
                 raise
@@ -140,7 +152,7 @@ class WorkerPool:
 
     def _serve(self) -> None:
         with self._lock:
-            self._starting -= 1
+            self._coming -= 1
             while (job := self._next_job()) is not None:
                 self._running += 1
                 self._find_a_thread()
@@ -158,8 +170,9 @@ class WorkerPool:
     def _next_job(self) -> Job | None:
         while not self._queue or self._resuming or self._running >= self._max_workers:
             if self._closing and not self._queue:
+                self._wake_all()
                 return None
             self._idle += 1
             self._work_for_idle.wait()
-            self._idle -= 1
+            self._coming -= 1
         return self._queue.popitem(last=False)[0]
