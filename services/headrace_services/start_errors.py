@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 from headrace.core.errors import ConfigurationError, DatabaseUnavailable, HeadraceException, StorageFull
 from headrace_services.storage.urls import dialect_of, redacted, sqlite_path

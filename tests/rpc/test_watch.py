@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import pytest
 
+from headrace.core.clock import SystemClock
 from headrace.core.ids import new_id
 from headrace.v1 import log_service_pb2, run_pb2, run_service_pb2, state_pb2
 from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import RunFilter
+from headrace_services.rpc.drain import Drain
+from headrace_services.rpc.watch import LogTail, RunWatch, WatchSettings
 from tests.rpc.servers import Client
 from tests.rpc.test_edge import info_of
 from tests.support.recording import flow_run_entry, log_entry, state_entry, task_run_entry
@@ -165,4 +168,71 @@ async def test_a_tail_of_large_lines_comes_in_messages_that_can_travel(client: C
             message = await read(call)
             assert message.ByteSize() < 1_200_000
             lines += len(message.logs)
+        call.cancel()
+
+
+async def test_a_quiet_watch_gives_signs_of_life(client: Client) -> None:
+    database = client.server.database
+    settings = WatchSettings(SystemClock(), Drain(), bookmark_seconds=0.05, poll_seconds=0.02)
+    seen: list[Any] = []
+    async for response in RunWatch(database, settings, run_service_pb2.WatchRunsRequest()).responses():
+        seen.append(response)
+        if len(seen) == 4:
+            break
+    assert [r.WhichOneof("event") for r in seen] == ["bookmark"] * 4
+    assert all(r.resume_token == seen[0].resume_token for r in seen)
+    times = [r.bookmark.server_time.ToMicroseconds() for r in seen]
+    assert times == sorted(times)
+    lines = LogTail(database, settings, log_service_pb2.TailLogsRequest())
+    quiet = [r async for r in _first(lines.responses(), 3)]
+    assert all(r.bookmark.initial_sync_done and not r.logs for r in quiet)
+
+
+async def _first(responses: AsyncIterator[Any], count: int) -> AsyncIterator[Any]:
+    async for response in responses:
+        yield response
+        count -= 1
+        if not count:
+            return
+
+
+async def test_a_watch_that_lost_every_notice_still_learns(client: Client) -> None:
+    """Waking is only a hint: with nobody to wake it, the slow poll finds the change."""
+    database, run_id = client.server.database, new_id()
+    settings = WatchSettings(SystemClock(), Drain(), poll_seconds=0.05)
+    responses = RunWatch(database, settings, run_service_pb2.WatchRunsRequest()).responses()
+    assert synced(await anext(responses))
+    waiting = asyncio.ensure_future(anext(responses))
+    database.signals.bump = lambda: None  # type: ignore[method-assign]
+    async with client.recorder() as recorder:
+        await recorder.record(flow_run_entry(run_id))
+        assert (await asyncio.wait_for(waiting, 10)).upsert.id == run_id
+
+
+async def test_a_watcher_that_does_not_read_is_told_the_newest_state_only(client: Client) -> None:
+    """64 runs with 60 kB of parameters fill what the transport takes ahead; then the watch stands still."""
+    runs = [new_id() for _ in range(150)]
+    async with client.recorder() as recorder:
+        for run_id in runs:
+            entry = flow_run_entry(run_id)
+            entry.run.parameters.encoding = "json"
+            entry.run.parameters.inline = b'"' + b"x" * 60_000 + b'"'
+            await recorder.record(entry)
+        call = watch(client, view=run_pb2.RUN_VIEW_FULL)
+        first = (await read(call)).upsert
+        assert len(first.parameters.inline) > 60_000
+        for run_id in runs:
+            await recorder.record(
+                state_entry(run_id, state_pb2.STATE_TYPE_PAUSED),
+                state_entry(run_id, RUNNING),
+                state_entry(run_id, COMPLETED),
+            )
+        states: dict[str, list[int]] = {first.id: [first.state.type]}
+        while sum(s[-1] == COMPLETED for s in states.values()) < len(runs):
+            message = await read(call)
+            if message.HasField("upsert"):
+                states.setdefault(message.upsert.id, []).append(message.upsert.state.type)
+        # Each run in the set at the start and once when it had ended, not once per change.
+        assert max(len(s) for s in states.values()) <= 3
+        assert sum(len(s) for s in states.values()) <= 2 * len(runs) + 20
         call.cancel()

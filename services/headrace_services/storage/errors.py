@@ -27,6 +27,10 @@ _AWAY = (
 _PG_AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What the driver raises of a connection that broke while it was being used.
+    asyncpg.InternalClientError,
+    # "The database is not currently accepting connections."
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.TooManyConnectionsError,
@@ -73,7 +77,13 @@ def translated() -> Iterator[None]:
     """Raise what a driver raises inside as the contract's error."""
     try:
         yield
-    except (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (
+        sqlite3.Error,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+    ) as error:
         known = translate(error)
         if known is None or known is error:
             raise
