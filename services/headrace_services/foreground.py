@@ -50,3 +50,13 @@ def _set_up_log(level: str) -> None:
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_shorten)
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """What the driver logs about a lost connection is a warning of one line, not a traceback of ours."""
+    if record.name.startswith("asyncpg") and record.exc_info:
+        record.msg, record.args = f"{record.getMessage()} ({record.exc_info[1]})", ()
+        record.exc_info = record.exc_text = None
+    return True

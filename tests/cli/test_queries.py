@@ -44,7 +44,7 @@ def inner(n: int) -> int:
 @flow
 def outer(n: int) -> int:
     get_run_logger().info("outside")
-    return total([square(1), inner(n)])
+    return total([square.submit(1), inner(n)])
 
 @flow
 def waits(gate: str) -> None:
@@ -127,8 +127,8 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "flow-run spans": ["good"],
     "flow-run delete": None,
     "task-run ls": [],
-    "task-run inspect": ["total-0"],
-    "task-run logs": ["total-0"],
+    "task-run inspect": ["A SQUARE"],
+    "task-run logs": ["A SQUARE"],
     "flow ls": [],
     "flow inspect": ["outer"],
     "flow delete": None,
@@ -161,7 +161,7 @@ ASKED = [(words, given) for words, given in ARGUMENTS.items() if given is not No
 @pytest.mark.parametrize(("words", "given"), ASKED, ids=[words for words, _ in ASKED])
 @pytest.mark.parametrize("output", ["json", "jsonl"])
 def test_json_of_every_command_on_a_full_server(words: str, given: list[str], output: str, ask: Ask) -> None:
-    given = [_task_run(ask, "total") if word == "total-0" else word for word in given]
+    given = [_task_run(ask, "square") if word == "A SQUARE" else word for word in given]
     code, out, _ = ask(*words.split(), *given, "-o", output)
     assert code == 0
     documents = [json.loads(out)] if output == "json" else [json.loads(line) for line in out.splitlines()]
@@ -186,7 +186,7 @@ def test_json_of_every_command_on_an_empty_server(
 
 @pytest.mark.parametrize(("words", "given"), ASKED, ids=[words for words, _ in ASKED])
 def test_piped_text_has_no_control_codes(words: str, given: list[str], ask: Ask) -> None:
-    given = [_task_run(ask, "total") if word == "total-0" else word for word in given]
+    given = [_task_run(ask, "square") if word == "A SQUARE" else word for word in given]
     code, out, err = ask(*words.split(), *given)
     assert code == 0
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", out + err)
@@ -317,7 +317,7 @@ def test_the_graph(ask: Ask) -> None:
     assert re.match(r"✔ outer · good Completed", lines[0])
     assert sum(line.startswith(("├─ ", "└─ ")) for line in lines) == 3
     assert sum(line.startswith(("│  ", "   ")) for line in lines) == 1
-    assert any(re.fullmatch(r"square-\S+, \S+ -> total-\S+ \(parts\)", line) for line in lines)
+    assert any(re.fullmatch(r"square-\S+ -> total-\S+ \(parts\)", line) for line in lines)
     dot = ask("flow-run", "graph", "good", "--dot").out
     assert dot.startswith("digraph runs {")
     assert dot.count("->") >= 5

@@ -51,11 +51,21 @@ class Proxy:
             if not self._accepted.wait_for(lambda: self.connections >= count, timeout):
                 raise TimeoutError(f"{self.connections} connections in {timeout} s")
 
+    def cut(self) -> None:
+        """Break every connection, and refuse new ones."""
+        self._do(self._close())
+        self._tasks.clear()
+
+    def restore(self) -> None:
+        """Accept connections again, at the same address."""
+        self._do(self._listen())
+
     def _do(self, coro: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coro, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        before = int(self.address.rpartition(":")[2] or 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", before)
         port = self._server.sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{port}"
 

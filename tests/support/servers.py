@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,11 +27,13 @@ class ServerProcess:
         home: its home folder.
         database_url: its database; the home's SQLite file when None.
         settings: more environment variables.
+        prefix: words before the command, e.g. of a program that limits what it may use.
     """
 
     home: pathlib.Path
     database_url: str | None = None
     settings: Mapping[str, str] | None = None
+    prefix: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +63,7 @@ class ServerProcess:
             environment["HEADRACE_SERVER_DATABASE_CONNECTION_URL"] = self.database_url
         with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", "server", "start"],
+                [*self.prefix, sys.executable, "-m", "headrace", "server", "start"],
                 env=environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,

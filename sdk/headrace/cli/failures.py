@@ -66,7 +66,10 @@ def explain(error: BaseException) -> tuple[str, ExitCode] | None:
 
     if isinstance(error, errors.ObjectNotFound):
         return error.message, ExitCode.NOT_FOUND
-    if isinstance(error, (errors.Unauthenticated, errors.PermissionMissing)):
+    if isinstance(error, errors.Unauthenticated):
+        how = "`headrace config set API_AUTH_STRING=user:password`, or HEADRACE_API_AUTH_STRING"
+        return f"The server does not accept these credentials. Give others: {how}.", ExitCode.AUTH
+    if isinstance(error, errors.PermissionMissing):
         return error.message, ExitCode.AUTH
     if isinstance(error, errors.FieldsInvalid) and error.violations:
         return "; ".join(f"{v.field}: {v.description}" for v in error.violations), ExitCode.USAGE

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ START_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.02
 _LOG_LINES: Final = 15
+_DISK_FULL_BYTES: Final = 64 * 1024
 _SERVING: Final = 1
 _HEALTH_METHOD: Final = "/grpc.health.v1.Health/Check"
 
@@ -169,5 +171,7 @@ def _log_tail(log: Path, start: int) -> str:
     except OSError:
         return ""
     if not lines:
+        if shutil.disk_usage(log.parent).free < _DISK_FULL_BYTES:
+            return f" The disk of {log.parent} is full: free some space on it."
         return f" Its log {log} is empty."
     return "\n".join([f" The end of {log}:", *(f"  {line}" for line in lines[-_LOG_LINES:])])
