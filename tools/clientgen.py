@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headrace.client.api import HeadraceClient
 from headrace.client.blocking import BlockingClient
 {imports}
 

@@ -291,7 +291,7 @@ def dotenv_layer(file: Path, prefix: str) -> dict[str, Found]:
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} cannot be read: {_reason(error)}") from None
@@ -323,7 +323,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     """
     try:
         written = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file} cannot be read: {_reason(error)}") from None
