@@ -54,20 +54,27 @@ class StoredResult:
 
     Attributes:
         payload: the bytes with the name of their encoding.
+        otherwise: what takes the value's place when the bytes cannot be read here; None: nothing does.
     """
 
-    __slots__ = ("payload",)
+    __slots__ = ("otherwise", "payload")
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Payload, otherwise: Any = None) -> None:
         self.payload = payload
+        self.otherwise = otherwise
 
     def load(self) -> Any:
         """The value.
 
         Raises:
-            SerializationError: the bytes cannot be read here.
+            SerializationError: the bytes cannot be read here, and nothing takes their place.
         """
-        return load_payload(self.payload)
+        try:
+            return load_payload(self.payload)
+        except SerializationError:
+            if self.otherwise is None:
+                raise
+            return self.otherwise
 
     def __repr__(self) -> str:
         return f"StoredResult({self.payload.encoding!r}, {len(self.payload.inline)} bytes)"

@@ -188,13 +188,8 @@ def state_from_proto(
     type = StateType.from_number(message.type)
     details = StateDetails(flow_run_id=flow_run_id, task_run_id=task_run_id)
     _take_details(message, details)
-    data: Any = NO_DATA
-    if message.HasField("data"):
-        data = StoredResult(message.data)
-    elif type is StateType.FAILED and message.failed.error.type:
-        data = _recorded_error(message.failed.error)
-    elif type is StateType.CRASHED and message.crashed.error.type:
-        data = _recorded_error(message.crashed.error)
+    error = _recorded_error_of(message)
+    data = StoredResult(message.data, error) if message.HasField("data") else error or NO_DATA
     micros = message.event_time.ToMicroseconds()
     state = State.at(micros, type, message.name or type.value.title(), details, message.message or None, data)
     state.id = message.id
@@ -217,6 +212,12 @@ def _take_details(message: state_pb2.State, details: StateDetails) -> None:
             details.cache_expiration = from_micros(message.completed.cache_expire_time.ToMicroseconds())
     elif kind == "failed" and message.failed.HasField("retriable"):
         details.retriable = message.failed.retriable
+
+
+def _recorded_error_of(message: state_pb2.State) -> RecordedError | None:
+    if message.failed.error.type:
+        return _recorded_error(message.failed.error)
+    return _recorded_error(message.crashed.error) if message.crashed.error.type else None
 
 
 def _recorded_error(message: state_pb2.ErrorDescription) -> RecordedError:
