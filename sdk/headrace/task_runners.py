@@ -41,6 +41,7 @@ F = TypeVar("F", bound=HeadraceFuture[Any], default=HeadraceFuture[Any])
 _THREADS_MAX: Final = 1000
 _INLINE_DEPTH_MAX: Final = 20
 _NOT_STARTED: Final = "Not run: the flow ended before it started."
+_NO_THREAD: Final = "Not run: no thread can be started."
 
 _logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         try:
             submission.start_after(call.inputs.waits_for)
         except BaseException:
-            api.cancel_task_run(call, "Not run: no thread can be started.")
+            api.cancel_task_run(call, _NO_THREAD)
             self.has_ended(submission)
             raise
         return submission.future
@@ -286,9 +287,10 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         return unstarted[max(places, 0) :]
 
     def _cancel(self, submissions: list[_Submission]) -> None:
-        # The last first: what depends on a run was submitted after it.
-        for submission in reversed(submissions):
-            submission.cancel(_NOT_STARTED)
+        # All are withdrawn before the first one is ended, lest a place that becomes free meanwhile is taken
+        # by one of them; the last first, because what depends on a run was submitted after it.
+        for submission in [one for one in reversed(submissions) if one.withdraw()]:
+            submission.end_cancelled(_NOT_STARTED)
 
     def _warn_when_saturated(self, task_name: str) -> None:
         if self._has_warned or not self.pool().is_saturated:
@@ -311,7 +313,7 @@ class _Submission:
 
     __slots__ = (
         "_call",
-        "_is_cancelled",
+        "_is_withdrawn",
         "_lock",
         "_runner",
         "_unended_upstreams",
@@ -326,7 +328,7 @@ class _Submission:
         self._variables: Context = copy_context()
         self._lock = threading.Lock()
         self._unended_upstreams = 0
-        self._is_cancelled = False
+        self._is_withdrawn = False
         self.has_started = False
         self.future: HeadraceFuture[Any] = HeadraceFuture(call.run)
 
@@ -342,18 +344,27 @@ class _Submission:
     def _upstream_has_ended(self, _: HeadraceFuture[Any]) -> None:
         with self._lock:
             self._unended_upstreams -= 1
-            if self._unended_upstreams or self._is_cancelled:
+            if self._unended_upstreams or self._is_withdrawn:
                 return
-        self._runner.pool().put(self)
+            try:
+                self._runner.pool().put(self)
+                return
+            except RuntimeError:
+                self._is_withdrawn = True
+        self.end_cancelled(_NO_THREAD)
 
-    def cancel(self, message: str) -> None:
-        """End the run CANCELLED, unless its body has been entered."""
+    def withdraw(self) -> bool:
+        """See that the body is never entered; False when it has been."""
         with self._lock:
-            if self._is_cancelled:
-                return
+            if self._is_withdrawn:
+                return False
             if not self._unended_upstreams and not self._runner.pool().take_back(self):
-                return
-            self._is_cancelled = True
+                return False
+            self._is_withdrawn = True
+            return True
+
+    def end_cancelled(self, message: str) -> None:
+        """End a run that was withdrawn."""
         self._variables.run(api.cancel_task_run, self._call, message)
         self._end(None)
 

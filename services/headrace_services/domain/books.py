@@ -36,8 +36,18 @@ class Books(NamedTuple):
     is_resuming: bool = False
 
 
-def keep_books(books: Books, type: StateType, timestamp: int, scheduled_time: int | None = None) -> Books:
+def keep_books(
+    books: Books,
+    type: StateType,
+    timestamp: int,
+    scheduled_time: int | None = None,
+    *,
+    is_retry: bool = False,
+) -> Books:
     """The books after the run has entered a state of `type`.
+
+    RUNNING after RUNNING is the same try, unless `is_retry` says that it is another one: a retry without a
+    delay goes from Running to Retrying with nothing in between.
 
     `timestamp` of the result is the one to write into the state: a state that would share its
     instant with the one before it is moved by a microsecond.
@@ -52,7 +62,7 @@ def keep_books(books: Books, type: StateType, timestamp: int, scheduled_time: in
     if type is RUNNING:
         if start is None:
             start = timestamp
-        if old is not RUNNING and not resuming:
+        if (old is not RUNNING or is_retry) and not resuming:
             run_count += 1
         resuming = False
         end = None

@@ -201,7 +201,9 @@ def _settle(course: _Course) -> Decision:
     """Keep the books over the state that holds."""
     state, planned = course.context.proposed, course.context.planned
     run = _applied(course.context.run, planned)
-    books = keep_books(run.books, state.type, state.timestamp, state.scheduled_time)
+    books = keep_books(
+        run.books, state.type, state.timestamp, state.scheduled_time, is_retry=state.name == "Retrying"
+    )
     state = replace(state, timestamp=books.timestamp)
     verdict = Accept(state) if course.reason is None else Reject(state, course.reason)
     rest = tuple(effect for effect in planned if not isinstance(effect, _ON_THE_RUN))

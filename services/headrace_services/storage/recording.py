@@ -252,7 +252,7 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
         run.retry_type = RetryType.IN_PROCESS if is_retry else RetryType.NONE
     elif type is PENDING and state.pending.HasField("scheduled_time"):
         scheduled_time = micros(state.pending.scheduled_time)
-    books = keep_books(books, type, op.time, scheduled_time)
+    books = keep_books(books, type, op.time, scheduled_time, is_retry=state.name == "Retrying")
     run.is_presumed = False
     body = work.stamp.body(state, type, books.timestamp, books.run_count)
     work.enter(run, op.state_id, text(state.name) or default_name(type), books, body)

@@ -57,6 +57,11 @@ def test_running_again_while_running_is_no_other_run() -> None:
     assert (books.run_count, books.total_run_time) == (1, 10)
 
 
+def test_a_retry_without_a_delay_is_another_run() -> None:
+    books = keep_books(after(("RUNNING", 10)), StateType.RUNNING, 15, is_retry=True)
+    assert (books.run_count, books.total_run_time) == (2, 5)
+
+
 def test_what_is_scheduled_is_set_while_scheduled() -> None:
     books = keep_books(Books(), StateType.SCHEDULED, 10, scheduled_time=100)
     assert (books.next_scheduled_start_time, books.expected_start_time) == (100, 100)
