@@ -61,13 +61,20 @@ def runs_of(entries: Iterable[RecordEntry]) -> list[RecordedRun]:
         if kind == "run" and entry.run.id not in found:
             found[entry.run.id] = RecordedRun(entry.run, [entry.run.state])
         elif kind == "run":
-            found[entry.run.id].run.MergeFrom(entry.run)
+            _update(found[entry.run.id].run, entry.run)
         elif kind == "state":
             # A state of a run that has not begun is a KeyError: the order is part of the contract.
             found[entry.state.attempt.run_id].states.append(entry.state.state)
         elif kind == "log" and entry.log.run_id not in found:
             raise AssertionError(f"a line of a run that has not begun: {entry.log.message}")
     return list(found.values())
+
+
+def _update(known: Run, news: Run) -> None:
+    """What is set replaces what was known, as it does on a server."""
+    for field, _ in news.ListFields():
+        known.ClearField(field.name)  # type: ignore[arg-type]
+    known.MergeFrom(news)
 
 
 class MemoryRecorder:
