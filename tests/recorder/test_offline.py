@@ -14,7 +14,7 @@ from headrace.core.errors import RecorderSealed
 from headrace.core.spool import SpoolMeta, read_entries, read_sealed
 from headrace.core.verdicts import Accept
 from headrace.recorder import runtime
-from headrace.recorder.recorder import Reach
+from headrace.recorder.answers import Reach
 from tests.recorder.conftest import MakeRecorder
 from tests.support.entries import log_entry, run_entry, state_entry
 from tests.support.record_server import RecordServer

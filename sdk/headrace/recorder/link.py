@@ -197,7 +197,7 @@ class Link:
             max_bytes=opened.max_bytes,
         )
         recorder.resumed_at(opened.durable_seq)
-        recorder.judged(opened.verdicts)
+        recorder.owners.judged(opened.verdicts)
         self._wake.set()
         interval = opened.renew_interval
         return (interval.seconds + interval.nanos / 1e9) or RENEW_SECONDS
@@ -257,7 +257,7 @@ class Link:
             if kind == "ack":
                 self._acknowledged(answer.ack)
             elif kind == "renewed":
-                self._recorder.judged(answer.renewed.verdicts)
+                self._recorder.owners.judged(answer.renewed.verdicts)
             elif kind == "go_away":
                 after = answer.go_away.reconnect_after
                 self._leaving = Again(after.seconds + after.nanos / 1e9)

@@ -3,62 +3,33 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from enum import Enum
 from importlib.metadata import version
-from typing import Any, Final
 
 from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import RecorderSealed, ServerUnavailable, ServiceError, StaleAttempt, StorageFull
 from headrace.core.ids import new_id
-from headrace.core.verdicts import Abort, Accept, Reject, Verdict, Wait
+from headrace.core.verdicts import Abort, Accept, Verdict, Wait
 from headrace.recorder import observers
+from headrace.recorder.admission import Admission
+from headrace.recorder.answers import Reach, verdict_of
 from headrace.recorder.api import LostCallback
 from headrace.recorder.backlog import Backlog, Batch
-from headrace.recorder.entries import Encoded, Weight, dropped_notice, encode
+from headrace.recorder.entries import Encoded, Weight, encode
+from headrace.recorder.notices import Notices, logger
 from headrace.recorder.options import RecorderOptions
+from headrace.recorder.owners import Owners
 from headrace.recorder.spool import SEGMENT_BYTES, SpoolWriter
 from headrace.recorder.stream import Slice
 from headrace.recorder.syncer import Syncer
-from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry
+from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace.v1.state_pb2 import State
 
-__all__ = ["Reach", "SpoolRecorder", "verdict_of"]
-
-logger = logging.getLogger("headrace.recorder")
-
-SPANS_UNTIL: Final = 0.8
-"""The share of the budget above which spans are left out."""
-LOGS_UNTIL: Final = 0.9
-"""The share of the budget above which log lines are left out."""
-_FULL_RETRY_SECONDS: Final = 0.1
-
-
-class Reach(Enum):
-    """Whether a server's answer can be waited for."""
-
-    NONE = "none"
-    """There is no server, or it has not answered for too long."""
-    TRYING = "trying"
-    """There should be one, and the connection is being made."""
-    OPEN = "open"
-    """The stream is open."""
-    REFUSED = "refused"
-    """The server refuses this recorder; only a change of settings or of versions helps."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    attempt: int
-    fence: int
-    since_seq: int
-    on_lost: LostCallback | None
+__all__ = ["SpoolRecorder"]
 
 
 class SpoolRecorder:
@@ -96,14 +67,20 @@ class SpoolRecorder:
         self._sent = 0
         self._synced = 0
         self._fact_seq = 0
-        self._dropped_logs = 0
-        self._dropped_spans = 0
-        self._told: set[str] = set()
+        self._notices = Notices()
+        self._admission = Admission(
+            self._spool,
+            options.budget_bytes,
+            raise_when_full=options.raise_when_full,
+            room=self._room,
+            notices=self._notices,
+        )
+        self._started = False
         self._closed = False
         self._verdicts: dict[int, tuple[Future[Verdict[State]], State]] = {}
         self._waiting: list[tuple[int, int, Future[None]]] = []
         self._waiting_count = 0
-        self._owners: dict[str, _Owner] = {}
+        self.owners = Owners()
         self._signalled = False
         self._wake: Callable[[bool], None] | None = None
         self._syncer: Syncer | None = None
@@ -163,12 +140,10 @@ class SpoolRecorder:
         return future
 
     def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
-        with self._lock:
-            self._owners[run_id] = _Owner(attempt, fence, self._spool.last_seq, on_lost)
+        self.owners.begin(run_id, attempt, fence, self._spool.last_seq, on_lost)
 
     def end_owner(self, run_id: str) -> None:
-        with self._lock:
-            self._owners.pop(run_id, None)
+        self.owners.end(run_id)
 
     def flush(self, timeout_seconds: float) -> bool:
         future = self.durable(self._spool.last_seq)
@@ -185,17 +160,16 @@ class SpoolRecorder:
         while True:
             if self._closed:
                 raise RecorderSealed("The program is ending: the recorder has said that it is done.")
-            if is_disk_full or self._spool.size > self.options.budget_bytes * SPANS_UNTIL:
-                encoded = self._make_room(encoded, is_disk_full)
+            if is_disk_full or self._admission.is_short:
+                encoded = self._admission.admit(encoded, lambda: self._durable, is_disk_full=is_disk_full)
             if not encoded:
                 return self._spool.last_seq
-            if not self._spool.is_open:
+            if not self._started:
+                self._started = True
                 self._on_start(self)
-            batch = encoded
-            if self._dropped_logs or self._dropped_spans:
-                batch = [dropped_notice(self._dropped_logs, self._dropped_spans), *encoded]
+            batch = self._admission.with_notice(encoded)
             if self._write([entry.data for entry in batch]):
-                self._dropped_logs = self._dropped_spans = 0
+                self._admission.noticed()
                 return self._remember(batch)
             is_disk_full = True
 
@@ -217,43 +191,6 @@ class SpoolRecorder:
             except StorageFull:
                 return False
         return True
-
-    def _make_room(self, encoded: Sequence[Encoded], is_disk_full: bool) -> Sequence[Encoded]:
-        """The entries to keep; waits, or raises, when even facts have no room."""
-        self._spool.reclaim(self._durable)
-        kept = [entry for entry in encoded if self._keeps(entry.weight, is_disk_full)]
-        needed = sum(len(entry.data) for entry in kept)
-        if not kept or not (is_disk_full or self._is_over_budget(needed)):
-            return kept
-        what = "its disk is full" if is_disk_full else f"it holds {self._spool.size >> 20} MiB"
-        message = f"The spool {self._spool.folder} takes no more records: {what}, and no server has them."
-        if self.options.raise_when_full:
-            raise StorageFull(f"{message} Make room, or start the server that is to take them.")
-        self._tell_once("full", f"{message} Recording waits until there is room.")
-        self._room.wait(_FULL_RETRY_SECONDS)
-        while not is_disk_full and self._is_over_budget(needed):
-            self._room.wait(_FULL_RETRY_SECONDS)
-            self._spool.reclaim(self._durable)
-        return kept
-
-    def _is_over_budget(self, needed: int) -> bool:
-        return not self._closed and self._spool.size + needed > self.options.budget_bytes
-
-    def _keeps(self, weight: Weight, is_disk_full: bool) -> bool:
-        used = 1.0 if is_disk_full else self._spool.size / self.options.budget_bytes
-        if weight is Weight.SPAN and used > SPANS_UNTIL:
-            self._dropped_spans += 1
-        elif weight is Weight.LOG and used > LOGS_UNTIL:
-            self._dropped_logs += 1
-        else:
-            return True
-        self._tell_once("dropped", "The spool is nearly full: spans and log lines are left out.")
-        return False
-
-    def _tell_once(self, key: str, message: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
-            logger.warning("%s", message)
 
     def _signal(self, *, urgent: bool) -> None:
         wake = self._wake
@@ -292,12 +229,7 @@ class SpoolRecorder:
 
     def executing(self) -> list[AttemptRef]:
         """The attempts whose lease this recorder holds, as far as a server can know of them."""
-        with self._lock:
-            return [
-                AttemptRef(run_id=run_id, attempt=owner.attempt, fence=owner.fence)
-                for run_id, owner in self._owners.items()
-                if owner.since_seq <= self._durable
-            ]
+        return self.owners.executing(self._durable)
 
     def set_reach(self, reach: Reach, error: ServiceError | None = None) -> None:
         """The connection has come, gone, or is no longer waited for."""
@@ -320,7 +252,7 @@ class SpoolRecorder:
             future.set_exception(error or ServerUnavailable())
             return
         if self.options.address is not None:
-            self._tell_once("away", f"{error or ServerUnavailable()} The run goes on; its records wait.")
+            self._notices.once("away", f"{error or ServerUnavailable()} The run goes on; its records wait.")
         future.set_result(Accept(state))
 
     def resumed_at(self, durable: int) -> None:
@@ -401,7 +333,7 @@ class SpoolRecorder:
             return
         answer = verdict_of(verdict)
         if isinstance(answer, Abort):
-            self._lose(entry.state.attempt.run_id, answer.reason)
+            self.owners.lose(entry.state.attempt.run_id, answer.reason)
         elif isinstance(answer, Wait):
             self.post(entry)
 
@@ -414,13 +346,15 @@ class SpoolRecorder:
             return
         entry = self._entry(seq)
         if isinstance(error, StaleAttempt) and entry is not None:
-            self._lose(entry.state.attempt.run_id, error.message)
-        self._tell_once(f"refused {error.reason}", f"The server did not take a record: {error.message}")
+            self.owners.lose(entry.state.attempt.run_id, error.message)
+        self._notices.once(f"refused {error.reason}", f"The server did not take a record: {error.message}")
 
     def gave_up(self, seq: int, *, is_poison: bool) -> None:
         """A notice takes the place of entry `seq`: it is gone, or no server takes it."""
         if not is_poison:
-            self._tell_once("gone", "The server's database has lost records that the spool no longer holds.")
+            self._notices.once(
+                "gone", "The server's database has lost records that the spool no longer holds."
+            )
             return
         entry = self._entry(seq)
         folder = self.options.home / "quarantine"
@@ -438,24 +372,6 @@ class SpoolRecorder:
         if entry.WhichOneof("kind") == "state":
             entry.state.want_verdict = False
         return entry
-
-    def judged(self, verdicts: Iterable[AttemptVerdict]) -> None:
-        """What the server says of the attempts this recorder executes."""
-        for verdict in verdicts:
-            with self._lock:
-                owner = self._owners.get(verdict.attempt.run_id)
-            if verdict.lost and owner is not None and owner.fence == verdict.attempt.fence:
-                self._lose(verdict.attempt.run_id, verdict.reason)
-
-    def _lose(self, run_id: str, reason: str) -> None:
-        with self._lock:
-            owner = self._owners.pop(run_id, None)
-        if owner is None or owner.on_lost is None:
-            return
-        try:
-            owner.on_lost(reason)
-        except Exception:
-            logger.exception("Telling that run %s is lost has failed.", run_id)
 
     def housekeep(self) -> None:
         """Now and then: note how far the server is, remove what it has had for a while."""
@@ -481,16 +397,3 @@ class SpoolRecorder:
         self._closed = True
         self._wake = None
         self._spool.abandon()
-
-
-def verdict_of(response: ProposeStateResponse) -> Verdict[State]:
-    """The wire's verdict as a value. An answer from a newer server counts as a wait."""
-    kind = response.WhichOneof("verdict")
-    if kind == "accepted":
-        return Accept(response.accepted.state)
-    if kind == "rejected":
-        return Reject(response.rejected.state, response.rejected.reason)
-    if kind == "abort":
-        return Abort(response.abort.reason)
-    after: Any = response.wait.retry_after
-    return Wait(after.seconds + after.nanos / 1e9, response.wait.reason)

@@ -11,7 +11,8 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Final
 
 from headrace.core.errors import ServerUnavailable, ServiceError
-from headrace.recorder.recorder import Reach, SpoolRecorder
+from headrace.recorder.answers import Reach
+from headrace.recorder.recorder import SpoolRecorder
 from headrace.recorder.stream import GiveUp, StreamState
 from headrace.recorder.syncer import SYNC_INTERVAL_SECONDS
 
