@@ -41,6 +41,11 @@ class Conditions:
         elif values:
             self.add(f"{column} IN ({', '.join('?' * len(values))})", *values)
 
+    def extend(self, others: Conditions) -> None:
+        """All of `others` as well."""
+        self.parts.extend(others.parts)
+        self.parameters.extend(others.parameters)
+
     def copy(self) -> Conditions:
         """The same, to be added to."""
         return Conditions(list(self.parts), list(self.parameters))

@@ -96,8 +96,7 @@ class LogQueries:
         for id in dict.fromkeys(id.lower() for id in ids):
             part = Conditions()
             part.add(f"{table}.{column} = ?", self._dialect.id(id))
-            part.parts.extend(conditions.parts)
-            part.parameters.extend(conditions.parameters)
+            part.extend(conditions)
             ranges.append(part)
         return ranges
 

@@ -33,14 +33,14 @@ from headrace_services.storage.instants import micros, set_micros
 from headrace_services.storage.log_queries import LogQueries
 from headrace_services.storage.pages import PageKey, page_limit
 from headrace_services.storage.run_codec import run_message
-from headrace_services.storage.run_queries import RunQuery, ordering_of, rarest_of
+from headrace_services.storage.run_queries import Path, RunOrdering, RunQuery, ordering_of
 from headrace_services.storage.steps import Row
 from headrace_services.storage.values import Changes, RecorderInfo
 from headrace_services.storage.work import run_from_row
 
 __all__ = ["Reader"]
 
-_TAGS_COUNTED: Final = 1000
+_COUNTED: Final = 1000
 _MOST_BUCKETS: Final = 1000
 _GRAPH_NODES: Final = 1000
 _MOST_GRAPH_NODES: Final = 10_000
@@ -142,19 +142,20 @@ class Reader:
         query = RunQuery(filter, self._dialect)
         if query.is_empty:
             return [], ""
-        sql, parameters = query.page(ordering, cursor, limit + 1, await self._rarest_tag(query))
+        sql, parameters = query.page(ordering, cursor, limit + 1, await self._shortest_path(query, ordering))
         rows = [tuple(row) for row in await self._backend.fetch(sql, parameters)]
         runs = await self._run_messages([row[:-1] for row in rows[:limit]], full)
         if len(rows) <= limit:
             return runs, ""
         return runs, key.token([rows[limit - 1][-1], runs[-1].id])
 
-    async def _rarest_tag(self, query: RunQuery) -> str | None:
-        """The tag to walk along."""
-        if len(query.tags) < 2:
-            return query.tags[0] if query.tags else None
-        sizes = await self._backend.fetch(*query.tag_sizes(_TAGS_COUNTED))
-        return rarest_of(query.tags, [(place, size) for place, size in sizes])
+    async def _shortest_path(self, query: RunQuery, ordering: RunOrdering) -> Path:
+        """The way along which the fewest runs lie, as far as a short count tells."""
+        paths = query.paths(ordering)
+        if len(paths) < 2:
+            return paths[0] if paths else Path()
+        sizes = await self._backend.fetch(*query.sizes(paths, _COUNTED))
+        return paths[min(sizes, key=lambda size: size[1])[0]]
 
     async def count_runs(self, filter: RunFilter) -> list[StateCount]:
         """How many runs match, by type of state; types without runs are left out."""

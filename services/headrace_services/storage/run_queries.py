@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, RunFilter
@@ -22,9 +23,9 @@ from headrace.v1.run_service_pb2 import (
 from headrace_services.storage.dialects import Dialect
 from headrace_services.storage.filters import ALL_KINDS, ALL_TYPES, Conditions, has_tag, run_conditions
 from headrace_services.storage.pages import Cursor
-from headrace_services.storage.rows import WORKSPACE
+from headrace_services.storage.rows import WORKSPACE, flow_id_of
 
-__all__ = ["RunOrdering", "RunQuery", "ordering_of"]
+__all__ = ["Path", "RunOrdering", "RunQuery", "ordering_of"]
 
 _MOST_RANGES: Final = 64
 
@@ -61,12 +62,30 @@ def ordering_of(order: int) -> RunOrdering:
 
 
 @dataclass(frozen=True, slots=True)
+class Path:
+    """A way to the runs of a filter: along some tags, or along flows, or, with neither, along all runs.
+
+    Attributes:
+        tags: runs that have any of them are walked.
+        flow_ids: runs of these flows are walked; as parameters.
+    """
+
+    tags: tuple[str, ...] = ()
+    flow_ids: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Range:
     """Rows that one index has in order: the table to walk, and what holds for its rows."""
 
     source: str
     where: Conditions
-    sort: str = "r"
+    table: str = "r"
+
+    @property
+    def id(self) -> str:
+        """The run's id in the table that is walked."""
+        return "r.id" if self.table == "r" else "t.run_id"
 
 
 class RunQuery:
@@ -76,65 +95,81 @@ class RunQuery:
         self._filter = filter
         self._dialect = dialect
         self._conditions = run_conditions(filter, dialect)
-        self._kinds = tuple(sorted({int(k) for k in filter.kinds} & set(ALL_KINDS))) or ALL_KINDS
-        self._types = tuple(sorted({int(t) for t in filter.state_types})) or ALL_TYPES
-        self.is_empty = bool(filter.kinds) and not {int(k) for k in filter.kinds} & set(ALL_KINDS)
+        kinds = {int(kind) for kind in filter.kinds}
+        self._kinds = tuple(sorted(kinds & set(ALL_KINDS))) or ALL_KINDS
+        self._types = tuple(sorted({int(type) for type in filter.state_types})) or ALL_TYPES
+        self.is_empty = bool(kinds) and not kinds & set(ALL_KINDS)
+        self._is_bounded = bool(filter.ids or filter.root_run_ids or filter.parent_run_ids)
 
-    @property
-    def tags(self) -> list[str]:
-        """Tags that every run must have, when choosing among them pays."""
-        return list(self._filter.tags_all)
+    # Ways
 
-    def tag_sizes(self, most: int) -> tuple[str, list[Any]]:
-        """How many runs each of `tags` has, counted up to `most`: (place of the tag, count)."""
+    def paths(self, ordering: RunOrdering) -> list[Path]:
+        """Ways to the runs that may be much shorter than the one along all of them."""
+        if self._is_bounded or ordering.column != "create_time":
+            return []
+        found = [Path(tags=(tag,)) for tag in self._filter.tags_all]
+        if self._filter.tags_any:
+            found.append(Path(tags=tuple(dict.fromkeys(self._filter.tags_any))))
+        # The index of flows holds flow runs only.
+        if self._filter.flow_names and self._kinds == (int(RUN_KIND_FLOW),):
+            ids = (self._dialect.id(flow_id_of(name)) for name in dict.fromkeys(self._filter.flow_names))
+            found.append(Path(flow_ids=tuple(ids)))
+        ranges = len(self._kinds) * len(self._types)
+        return [p for p in found if ranges * max(len(p.tags), len(p.flow_ids)) <= _MOST_RANGES]
+
+    def sizes(self, paths: Sequence[Path], most: int) -> tuple[str, list[Any]]:
+        """How many runs lie on each way, counted up to `most`: (place of the way, count)."""
         parts: list[str] = []
         parameters: list[Any] = []
-        for place, tag in enumerate(self.tags):
-            where = self._tag_range(tag)
-            counted = f"SELECT 1 FROM run_tags AS t WHERE {where.sql} LIMIT {most}"
+        for place, path in enumerate(paths):
+            where = Conditions()
+            table = "t" if path.tags else "r"
+            where.add(f"{table}.workspace_id = {WORKSPACE}")
+            where.among(f"{table}.kind", self._kinds)
+            where.among(f"{table}.state_type", self._types)
+            where.among("t.tag", path.tags)
+            where.among("r.flow_id", path.flow_ids)
+            source = "run_tags AS t" if path.tags else "runs AS r"
+            counted = f"SELECT 1 FROM {source} WHERE {where.sql} LIMIT {most}"
             parts.append(f"SELECT {place}, count(*) FROM ({counted}) AS c{place}")
             parameters.extend(where.parameters)
         return " UNION ALL ".join(parts), parameters
 
-    def _tag_range(self, tag: str) -> Conditions:
-        where = Conditions()
-        where.add(f"t.workspace_id = {WORKSPACE} AND t.tag = ?", tag)
-        where.among("t.kind", self._kinds)
-        where.among("t.state_type", self._types)
-        return where
+    # Pages
 
     def page(
-        self, ordering: RunOrdering, cursor: Cursor | None, limit: int, rarest: str | None
+        self, ordering: RunOrdering, cursor: Cursor | None, limit: int, path: Path
     ) -> tuple[str, list[Any]]:
-        """The rows of a page: the columns of `RunRow`, then the current state.
+        """The rows of a page: the columns of `RunRow`, the current state, the value ordered by.
 
         Args:
             ordering: of the list.
             cursor: the last run of the page before: its value and its id.
             limit: how many rows.
-            rarest: the tag of `tags` that the fewest runs have.
+            path: the way to take, from `paths`, or the one along all runs.
         """
         found: list[str] = []
         parameters: list[Any] = []
-        for part in self._ranges(ordering, rarest):
+        for part in self._ranges(ordering, path):
             for where in self._after(part, ordering, cursor):
-                sort = self._sort(ordering, part.sort)
-                id = "r.id" if part.sort == "r" else "t.run_id"
                 found.append(
-                    f"SELECT * FROM (SELECT {id} AS id, {part.sort}.{ordering.column} AS value "
-                    f"FROM {part.source} WHERE {where.sql} ORDER BY {sort} LIMIT {limit}) AS p{len(found)}"
+                    f"SELECT * FROM (SELECT {part.id} AS id, {part.table}.{ordering.column} AS value "
+                    f"FROM {part.source} WHERE {where.sql} ORDER BY {self._sort(ordering, part.table)} "
+                    f"LIMIT {limit}) AS p{len(found)}"
                 )
                 parameters.extend(where.parameters)
+        # A run with several of the tags lies on several ranges.
+        union = " UNION " if len(path.tags) > 1 else " UNION ALL "
         direction = "DESC" if ordering.descending else "ASC"
-        empty = "value IS NULL, " if ordering.nullable else ""
-        order = f"{empty}value {direction}, id {direction}"
+        empty_last = "{0}value IS NULL, " if ordering.nullable else ""
+        order = f"{empty_last}{{0}}value {direction}, {{0}}id {direction}"
         sql = (
-            f"WITH page AS (SELECT id, value FROM ({' UNION ALL '.join(found)}) AS merged "
-            f"ORDER BY {order} LIMIT {limit}) "
+            f"WITH page AS (SELECT id, value FROM ({union.join(found)}) AS merged "
+            f"ORDER BY {order.format('')} LIMIT {limit}) "
             f"SELECT {self._dialect.run_columns('r')}, s.body, page.value "
             "FROM page JOIN runs AS r ON r.id = page.id "
             "LEFT JOIN run_states AS s ON s.run_id = r.id AND s.seq = r.state_seq "
-            f"ORDER BY {order.replace('value', 'page.value').replace(', id', ', page.id')}"
+            f"ORDER BY {order.format('page.')}"
         )
         return sql, parameters
 
@@ -143,70 +178,53 @@ class RunQuery:
         id = "id" if table == "r" else "run_id"
         return f"{table}.{ordering.column} {direction}, {table}.{id} {direction}"
 
-    def _ranges(self, ordering: RunOrdering, rarest: str | None) -> list[_Range]:
+    def _ranges(self, ordering: RunOrdering, path: Path) -> list[_Range]:
         conditions = self._conditions.copy()
-        others = [tag for tag in self._filter.tags_all if tag != rarest]
-        for tag in others:
-            has_tag(conditions, [tag])
-        if self._filter.tags_any:
-            has_tag(conditions, list(self._filter.tags_any))
-        if rarest is not None and ordering.column == "create_time":
-            return self._tag_ranges(rarest, conditions)
-        if rarest is not None:
-            has_tag(conditions, [rarest])
-        return self._run_ranges(ordering, conditions)
+        for tag in self._filter.tags_all:
+            if path.tags != (tag,):
+                has_tag(conditions, [tag])
+        any_of = tuple(dict.fromkeys(self._filter.tags_any))
+        if any_of and path.tags != any_of:
+            has_tag(conditions, any_of)
+        if path.tags:
+            return self._tag_ranges(path.tags, conditions)
+        return self._run_ranges(ordering, path.flow_ids, conditions)
 
-    def _tag_ranges(self, tag: str, conditions: Conditions) -> list[_Range]:
+    def _tag_ranges(self, tags: Sequence[str], conditions: Conditions) -> list[_Range]:
         """Along the index of tags; the run itself is looked at only if something else is asked of it."""
-        ranges: list[_Range] = []
         source = "run_tags AS t"
         if conditions.parts:
             source += " JOIN runs AS r ON r.id = t.run_id"
-        for kind in self._kinds:
-            for type in self._types:
-                where = Conditions()
-                where.add(f"t.workspace_id = {WORKSPACE} AND t.tag = ?", tag)
-                where.add(f"t.kind = {kind} AND t.state_type = {type}")
-                where.parts.extend(conditions.parts)
-                where.parameters.extend(conditions.parameters)
-                ranges.append(_Range(source, where, "t"))
-        return ranges
-
-    def _run_ranges(self, ordering: RunOrdering, conditions: Conditions) -> list[_Range]:
-        """Along an index of runs."""
-        filter = self._filter
-        is_bounded = bool(filter.ids or filter.root_run_ids or filter.parent_run_ids)
-        walks_types = ordering.column == "create_time" and not is_bounded
-        flows = self._flow_ids() if walks_types else []
-        if len(self._kinds) * len(self._types) * max(1, len(flows)) > _MOST_RANGES:
-            flows = []
         ranges: list[_Range] = []
-        for kind in self._kinds:
-            for types in [(t,) for t in self._types] if walks_types else [self._types]:
-                for flow in flows or [None]:
-                    where = Conditions()
-                    where.add(f"r.workspace_id = {WORKSPACE} AND r.kind = {kind}")
-                    if flow is not None:
-                        where.add("r.flow_id = ?", flow)
-                    if len(types) < len(ALL_TYPES):
-                        where.add(f"r.state_type IN ({', '.join(map(str, types))})")
-                    where.parts.extend(conditions.parts)
-                    where.parameters.extend(conditions.parameters)
-                    ranges.append(_Range("runs AS r", where))
+        for tag, kind, type in product(tags, self._kinds, self._types):
+            where = Conditions()
+            where.add(f"t.workspace_id = {WORKSPACE} AND t.tag = ?", tag)
+            where.add(f"t.kind = {kind} AND t.state_type = {type}")
+            where.extend(conditions)
+            ranges.append(_Range(source, where, "t"))
         return ranges
 
-    def _flow_ids(self) -> list[Any]:
-        """The flows, when each has an index range of its own: that is so for flow runs."""
-        if self._kinds != (int(RUN_KIND_FLOW),):
-            return []
-        from headrace_services.storage.rows import flow_id_of
-
-        return [self._dialect.id(flow_id_of(name)) for name in self._filter.flow_names]
+    def _run_ranges(
+        self, ordering: RunOrdering, flow_ids: Sequence[Any], conditions: Conditions
+    ) -> list[_Range]:
+        """Along an index of runs: one that begins with the type of state, if that is the order's."""
+        by_type = ordering.column == "create_time" and not self._is_bounded
+        types = [(type,) for type in self._types] if by_type else [self._types]
+        ranges: list[_Range] = []
+        for kind, some, flow_id in product(self._kinds, types, flow_ids or (None,)):
+            where = Conditions()
+            where.add(f"r.workspace_id = {WORKSPACE} AND r.kind = {kind}")
+            if flow_id is not None:
+                where.add("r.flow_id = ?", flow_id)
+            if len(some) < len(ALL_TYPES):
+                where.add(f"r.state_type IN ({', '.join(map(str, some))})")
+            where.extend(conditions)
+            ranges.append(_Range("runs AS r", where))
+        return ranges
 
     def _after(self, part: _Range, ordering: RunOrdering, cursor: Cursor | None) -> list[Conditions]:
         """The part after the cursor: where values are, and, for nullable orderings, where none are."""
-        column = f"{part.sort}.{ordering.column}"
-        id = "r.id" if part.sort == "r" else "t.run_id"
+        column, id = f"{part.table}.{ordering.column}", part.id
         if not ordering.nullable:
             where = part.where.copy()
             if cursor is not None:
@@ -237,8 +255,7 @@ class RunQuery:
         where.among("r.kind", self._kinds)
         if len(self._types) < len(ALL_TYPES):
             where.among("r.state_type", self._types)
-        where.parts.extend(self._conditions.parts)
-        where.parameters.extend(self._conditions.parameters)
+        where.extend(self._conditions)
         for tag in self._filter.tags_all:
             has_tag(where, [tag])
         if self._filter.tags_any:
@@ -248,8 +265,3 @@ class RunQuery:
             "GROUP BY 1, 2 ORDER BY 1, 2"
         )
         return sql, [*parameters, *where.parameters]
-
-
-def rarest_of(tags: Sequence[str], sizes: Sequence[tuple[int, int]]) -> str:
-    """The tag with the smallest count; `sizes` are (place of the tag, count)."""
-    return tags[min(sizes, key=lambda size: size[1])[0]]
