@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.cli.conftest import Answer, Cli
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 FLOWS = """
@@ -83,6 +85,25 @@ def run(folder: pathlib.Path, environment: dict[str, str]) -> Run:
     return run
 
 
+@pytest.fixture
+def run_here(cli: Cli, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """`headrace run` in this process, which forgets the user's modules afterwards."""
+
+    def run(*words: str) -> Answer:
+        monkeypatch.setenv("HEADRACE_API_URL", "off")
+        monkeypatch.chdir(folder)
+        path = list(sys.path)
+        try:
+            return cli("run", *words)
+        finally:
+            sys.path[:] = path
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None)).startswith(str(folder)):
+                    del sys.modules[name]
+
+    return run
+
+
 def test_a_flow_runs_and_says_how_it_went(run: Run) -> None:
     done = run("shop.py:outer", "-p", "n=3")
     assert done.returncode == 0, done.stderr
@@ -118,9 +139,11 @@ def test_an_async_flow_by_module_with_name_and_tags(run: Run) -> None:
         (["--params", '{"label": "from json"}', "-p", "label=wins"], "'wins'"),
     ],
 )
-def test_values_are_json_if_they_parse_else_text(run: Run, words: list[str], label: str) -> None:
-    done = run("shop.py:outer", "-p", "n=1", "-p", 'names=["a"]', *words)
-    assert f"label is {label} ['a']" in done.stdout + done.stderr
+def test_values_are_json_if_they_parse_else_text(
+    run_here: Callable[..., Answer], words: list[str], label: str
+) -> None:
+    answer = run_here("shop.py:outer", "-p", "n=1", "-p", 'names=["a"]', *words)
+    assert f"label is {label} ['a']" in answer.out + answer.err
 
 
 def test_parameters_from_stdin(run: Run) -> None:
@@ -155,26 +178,28 @@ def test_parameters_from_stdin(run: Run) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_runs_nothing(run: Run, words: list[str], code: int, said: str) -> None:
-    done = run(*words)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Flow run" not in done.stderr
-    assert "/headrace/cli/" not in done.stderr
+def test_a_mistake_runs_nothing(
+    run_here: Callable[..., Answer], words: list[str], code: int, said: str
+) -> None:
+    answer = run_here(*words)
+    assert answer.code == code, answer.err
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert "Flow run" not in answer.err
+    assert "/headrace/cli/" not in answer.err
 
 
-def test_every_parameter_that_is_wrong_has_a_line(run: Run) -> None:
-    done = run("shop.py:outer", "-p", "n=two", "-p", "label=3", "-p", "names=x")
-    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()[1:]] == ["n", "label", "names"]
+def test_every_parameter_that_is_wrong_has_a_line(run_here: Callable[..., Answer]) -> None:
+    answer = run_here("shop.py:outer", "-p", "n=two", "-p", "label=3", "-p", "names=x")
+    assert [line.split(":")[0].strip() for line in answer.err.splitlines()[1:]] == ["n", "label", "names"]
 
 
-def test_the_only_flow_of_a_file_need_not_be_named(run: Run) -> None:
-    assert run("single.py").returncode == 0
+def test_the_only_flow_of_a_file_need_not_be_named(run_here: Callable[..., Answer]) -> None:
+    assert run_here("single.py").code == 0
 
 
-def test_the_frames_of_a_broken_file_are_the_users_own(run: Run) -> None:
-    lines = run("broken.py").stderr.splitlines()
+def test_the_frames_of_a_broken_file_are_the_users_own(run_here: Callable[..., Answer]) -> None:
+    lines = run_here("broken.py").err.splitlines()
     assert [line.strip() for line in lines if line.strip().startswith("File")] == [
         line.strip() for line in lines if "broken.py" in line and line.strip().startswith("File")
     ]
