@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
@@ -16,6 +17,14 @@ from tests.support.postgres import Cluster, provide_cluster
 from tests.support.servers import ServerProcess
 
 DIALECTS = ["sqlite", "postgresql"]
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b|\bid='\d{9,}'")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that differ from process to process: they cannot be run in parallel."""
+    for item in items:
+        if _ADDRESS.search(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} has an address in its name: give its parameters `ids`")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,9 @@ def test_what_can_be_iterated_over_is_spread(given: Any, expected: list[Any]) ->
     assert mapped(given) == [(x, "-") for x in expected]
 
 
-@pytest.mark.parametrize("whole", ["text", b"bytes", 5, None, io.StringIO("lines\n")], ids=repr)
+@pytest.mark.parametrize(
+    "whole", ["text", b"bytes", 5, None, io.StringIO("lines\n")], ids=lambda value: type(value).__name__
+)
 def test_what_is_one_value_to_people_is_not(whole: Any) -> None:
     assert mapped([1, 2], whole) == [(1, whole), (2, whole)]
 

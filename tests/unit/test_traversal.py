@@ -122,7 +122,7 @@ def test_a_root_model_is_entered() -> None:
         object(),
         Plain,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_untouched_values_keep_their_identity(value: Any) -> None:
     assert resolved(value) is value
