@@ -309,3 +309,12 @@ def test_reading_settings_is_cheap_to_import() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
     assert logging.getLogger("headrace.settings").level == logging.NOTSET
+
+
+def test_every_setting_is_read_by_something() -> None:
+    sdk = pathlib.Path(sources.__file__).parent.parent
+    code = "".join(
+        path.read_text() for path in sdk.rglob("*.py") if path.parent.name not in {"settings", "v1"}
+    )
+    unread = [name for name in OPTIONS if f".{name}" not in code and f"HEADRACE_{name.upper()}" not in code]
+    assert unread == []

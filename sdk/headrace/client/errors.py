@@ -71,7 +71,8 @@ def from_status(status: status_pb2.Status) -> ServiceError:
 def _seconds(retry: error_details_pb2.RetryInfo) -> float | None:
     if not retry.HasField("retry_delay"):
         return None
-    return retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    delay = retry.retry_delay
+    return float(delay.seconds) + float(delay.nanos) / 1e9
 
 
 def from_rpc_error(error: Any, address: str) -> ServiceError:

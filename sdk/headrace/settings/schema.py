@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(?:(?:http|grpc)://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+
 
 
 def _parse_api_url(raw: Any) -> str:
-    word = raw.strip()
+    word = str(raw).strip()
     if word.lower() in {"auto", "off"}:
         return word.lower()
     match = _ADDRESS.fullmatch(word)
@@ -103,21 +103,9 @@ class Settings:
     logging_config_path: Path | None = option(
         None, config.optional(config.path), "A logging configuration to use instead of the built-in one."
     )
-    results_persist_by_default: bool = option(
-        False, config.boolean, "Whether results are kept when neither flow nor task says."
-    )
-    results_default_serializer: str = option(
-        "pickle", config.text, "How kept results become bytes when neither flow nor task says."
-    )
-    results_local_storage_path: Path | None = option(
-        None, config.optional(config.path), "Folder of kept results; nothing: <home>/storage."
-    )
     tasks_default_retries: int = option(0, config.integer(0), "Retries of a task that does not say.")
     tasks_default_retry_delay_seconds: float | tuple[float, ...] = option(
         0.0, config.duration_list, "Seconds before each retry of a task that does not say."
-    )
-    tasks_default_persist_result: bool | None = option(
-        None, config.optional(config.boolean), "Whether results of tasks that do not say are kept."
     )
     tasks_runner_thread_pool_max_workers: int | None = option(
         None, config.optional(config.integer(1)), "Threads of a thread pool task runner; nothing: no bound."
