@@ -75,9 +75,9 @@ class Decorated(Generic[P, R]):
             ReservedArgumentError: one of its parameters has a name that calls need for themselves.
         """
         # Above a classmethod or staticmethod: the function is below, the binding is the descriptor's.
-        is_descriptor = isinstance(fn, (classmethod, staticmethod))
-        self._descriptor: Any = fn if is_descriptor else None
-        if is_descriptor:
+        self._descriptor: Any = None
+        if isinstance(fn, (classmethod, staticmethod)):
+            self._descriptor = fn
             fn = self._descriptor.__func__
         if not callable(fn):
             raise TypeError("'fn' must be callable")

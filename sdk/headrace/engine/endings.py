@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from headrace.core.states import StateType
 from headrace.exceptions import FlowRunTimeoutError, TaskRunTimeoutError
-from headrace.states import NO_DATA, State, StateGroup, is_state, is_state_iterable
+from headrace.states import State, StateGroup, is_state, is_state_iterable
+from headrace.states.value import NO_DATA
 
 __all__ = ["Ending", "ending_of_error", "ending_of_value"]
 

@@ -10,7 +10,7 @@ from headrace.core.states import FINAL, StateType
 from headrace.core.verdicts import Abort as AbortVerdict
 from headrace.core.verdicts import Accept, Reject
 from headrace.exceptions import Abort
-from headrace.states import NO_DATA, State, StateDetails
+from headrace.states.value import NO_DATA, State, StateDetails
 
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext, TaskRunContext

@@ -18,7 +18,7 @@ from headrace.execution.recording import Recording, decoded
 from headrace.execution.timeouts import AlarmLimit, ThreadLimit, blocking_limit
 from headrace.recorder import get_recorder
 from headrace.runs import FlowRun, TaskRun
-from headrace.states import State, in_running_loop
+from headrace.states.value import State, in_running_loop
 
 if TYPE_CHECKING:
     from headrace.task_runners import TaskRunner

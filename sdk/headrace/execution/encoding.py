@@ -15,7 +15,7 @@ from headrace.exceptions import RecordedError, SerializationError
 from headrace.execution.parameters import recorded_parameters
 from headrace.results import StoredResult, encode_value, payload_metadata
 from headrace.runs import FlowRun, RunPolicy, TaskRun
-from headrace.states import NO_DATA, State, StateDetails
+from headrace.states.value import NO_DATA, State, StateDetails
 from headrace.v1 import run_pb2, state_pb2
 from headrace.v1.record_service_pb2 import RecordEntry
 

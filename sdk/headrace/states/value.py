@@ -1,18 +1,12 @@
-"""States of runs, as values: what authors build, return and inspect.
-
-    return Completed(message="nothing to do", data=0)
-
-A state's *type* decides what happens; its *name* is a label, and any text will do.
-"""
+"""One state: its type, name and details, and what it says about a run's result."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast, overload
 
 from typing_extensions import TypeVar
@@ -34,27 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "AwaitingConcurrencySlot",
-    "AwaitingRetry",
-    "Cancelled",
-    "Cancelling",
-    "Completed",
-    "Crashed",
-    "Failed",
-    "InfrastructurePending",
-    "Late",
-    "Paused",
-    "Pending",
-    "Retrying",
-    "Running",
-    "Scheduled",
+    "NO_DATA",
     "State",
     "StateDetails",
-    "StateGroup",
-    "StateType",
-    "Submitting",
-    "Suspended",
     "get_state_exception",
+    "in_running_loop",
     "is_state",
     "is_state_iterable",
     "raise_state_exception",
@@ -401,175 +379,3 @@ def is_state_iterable(value: object) -> TypeGuard[Sequence[State[Any]]]:
         items = cast("list[object]", value)
         return bool(items) and all(isinstance(item, State) for item in items)
     return False
-
-
-class StateGroup:
-    """Counts over a number of states."""
-
-    def __init__(self, states: Iterable[State[Any]]) -> None:
-        self.states: list[State[Any]] = list(states)
-        self.type_counts: Counter[StateType] = Counter(state.type for state in self.states)
-        self.total_count = len(self.states)
-        self.not_final_count = sum(not state.is_final() for state in self.states)
-
-    @property
-    def fail_count(self) -> int:
-        """How many are FAILED or CRASHED."""
-        return self.type_counts[StateType.FAILED] + self.type_counts[StateType.CRASHED]
-
-    def all_completed(self) -> bool:
-        """Whether every one is COMPLETED."""
-        return self.type_counts[StateType.COMPLETED] == self.total_count
-
-    def any_cancelled(self) -> bool:
-        """Whether at least one is CANCELLED."""
-        return self.type_counts[StateType.CANCELLED] > 0
-
-    def any_failed(self) -> bool:
-        """Whether at least one is FAILED or CRASHED."""
-        return self.fail_count > 0
-
-    def any_paused(self) -> bool:
-        """Whether at least one is PAUSED."""
-        return self.type_counts[StateType.PAUSED] > 0
-
-    def all_final(self) -> bool:
-        """Whether every one is final."""
-        return self.not_final_count == 0
-
-    def counts_message(self) -> str:
-        """How many there are of each type, e.g. `total=3, COMPLETED=2, FAILED=1`."""
-        parts = [f"total={self.total_count}"]
-        parts += [f"{t.value}={n}" for t in StateType if (n := self.type_counts[t])]
-        return ", ".join(parts)
-
-    def __repr__(self) -> str:
-        return f"StateGroup<{self.counts_message()}>"
-
-
-def _named(name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a state that is called `name` unless they say otherwise."""
-    return {"name": name, **fields}
-
-
-def Scheduled(
-    cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any
-) -> State[Any]:
-    """A state in which a run waits for `scheduled_time` (default: now).
-
-    Raises:
-        ValueError: the time is given twice, as an argument and in the details.
-    """
-    details: StateDetails = fields.pop("state_details", None) or StateDetails()
-    if scheduled_time and details.scheduled_time:
-        raise ValueError("An extra scheduled_time was provided in state_details.")
-    details = replace(details, scheduled_time=scheduled_time or details.scheduled_time or datetime.now(UTC))
-    return cls(type=StateType.SCHEDULED, state_details=details, **fields)
-
-
-def Late(cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any) -> State[Any]:
-    """SCHEDULED, and past its time."""
-    return Scheduled(cls, scheduled_time, **_named("Late", fields))
-
-
-def AwaitingRetry(
-    cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any
-) -> State[Any]:
-    """SCHEDULED for another attempt after a failure."""
-    return Scheduled(cls, scheduled_time, **_named("AwaitingRetry", fields))
-
-
-def AwaitingConcurrencySlot(
-    cls: type[State[Any]] = State, scheduled_time: datetime | None = None, **fields: Any
-) -> State[Any]:
-    """SCHEDULED until a concurrency limit has a free slot."""
-    return Scheduled(cls, scheduled_time, **_named("AwaitingConcurrencySlot", fields))
-
-
-def Pending(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """Accepted, about to start."""
-    return cls(type=StateType.PENDING, **fields)
-
-
-def Submitting(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """PENDING: being handed to its infrastructure."""
-    return cls(type=StateType.PENDING, **_named("Submitting", fields))
-
-
-def InfrastructurePending(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """PENDING: waiting for its infrastructure to start."""
-    return cls(type=StateType.PENDING, **_named("InfrastructurePending", fields))
-
-
-def Running(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """The body runs."""
-    return cls(type=StateType.RUNNING, **fields)
-
-
-def Retrying(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """RUNNING, for the second time or more."""
-    return cls(type=StateType.RUNNING, **_named("Retrying", fields))
-
-
-def Paused(
-    cls: type[State[Any]] = State,
-    timeout_seconds: float | None = None,
-    pause_expiration_time: datetime | None = None,
-    reschedule: bool = False,
-    pause_key: str | None = None,
-    **fields: Any,
-) -> State[Any]:
-    """Waiting to be resumed, until a time if one is given.
-
-    Raises:
-        ValueError: both a timeout and an expiration are given.
-    """
-    if timeout_seconds is not None and pause_expiration_time is not None:
-        raise ValueError("Cannot supply both of pause_expiration_time and timeout_seconds")
-    details: StateDetails = fields.pop("state_details", None) or StateDetails()
-    if timeout_seconds is not None:
-        pause_expiration_time = datetime.now(UTC) + timedelta(seconds=timeout_seconds)
-    details = replace(
-        details,
-        pause_timeout=pause_expiration_time or details.pause_timeout,
-        pause_reschedule=reschedule or details.pause_reschedule,
-        pause_key=pause_key or details.pause_key,
-    )
-    return cls(type=StateType.PAUSED, state_details=details, **fields)
-
-
-def Suspended(
-    cls: type[State[Any]] = State,
-    timeout_seconds: float | None = None,
-    pause_expiration_time: datetime | None = None,
-    pause_key: str | None = None,
-    **fields: Any,
-) -> State[Any]:
-    """PAUSED, and the process has left."""
-    fields = _named("Suspended", fields)
-    return Paused(cls, timeout_seconds, pause_expiration_time, True, pause_key, **fields)
-
-
-def Cancelling(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """Asked to end; the body is being interrupted."""
-    return cls(type=StateType.CANCELLING, **fields)
-
-
-def Cancelled(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """Ended because somebody asked for it."""
-    return cls(type=StateType.CANCELLED, **fields)
-
-
-def Completed(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """Ended well."""
-    return cls(type=StateType.COMPLETED, **fields)
-
-
-def Failed(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """Ended because the user's code failed."""
-    return cls(type=StateType.FAILED, **fields)
-
-
-def Crashed(cls: type[State[Any]] = State, **fields: Any) -> State[Any]:
-    """Ended because the infrastructure went away."""
-    return cls(type=StateType.CRASHED, **fields)
