@@ -13,11 +13,13 @@ from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_json, emit_list, iterate, say
 from headrace.cli.prompts import confirm
-from headrace.settings import DEFAULT_PROFILE, OPTIONS, variable_name
+from headrace.core.errors import ServiceError
+from headrace.settings import DEFAULT_PROFILE, OPTIONS, use_profile, variable_name
 
 __all__ = ["create", "delete", "inspect", "ls", "rename", "use"]
 
 Name = Annotated[str, Parameter(name="NAME", help="The profile.")]
+_PATIENCE_SECONDS = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -53,13 +55,33 @@ def create(
     say(f"Created profile {name}. `headrace profile use {name}` makes it the active one.")
 
 
-def use(name: Name, /, *, output: Output = "table") -> None:
-    """Make a profile the active one."""
+async def use(name: Name, /, *, output: Output = "table") -> None:
+    """Make a profile the active one.
+
+    Says whether its server answers; none is started.
+    """
     with profile_store.editing() as file:
         file.expect(name)
         file.document["active"] = name
-    _report({"name": name, "active": True}, output)
-    say(f"Profile {name} is active.")
+    reach = await _reach(name)
+    _report({"name": name, "active": True, "server": reach}, output)
+    say(f"Profile {name} is active. {reach}")
+
+
+async def _reach(name: str) -> str:
+    """Whether the server of the profile answers, as a sentence."""
+    from headrace.client import get_client
+
+    try:
+        # What the environment says about the address still goes before what the profile says.
+        with use_profile(name) as settings:
+            if settings.api_url == "off":
+                return "It records nothing: its API_URL is off."
+            async with get_client(settings, start_server=False) as client:
+                info = await client.get_server_info(timeout=_PATIENCE_SECONDS)
+                return f"Its server at {client.address} answers (version {info.version})."
+    except ServiceError as error:
+        return str(error)
 
 
 def inspect(

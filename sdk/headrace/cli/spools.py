@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
+from headrace.cli import text
 from headrace.cli.failures import ExitCode
 from headrace.cli.options import Output, Quiet
 from headrace.cli.output import Listing, emit_list, iterate, say
@@ -67,7 +68,7 @@ async def ls(*, output: Output = "table", quiet: Quiet = False) -> None:
             s.host,
             str(s.entries),
             f"{s.size_bytes / 1024:.0f} KiB",
-            f"{(now - datetime.fromisoformat(s.created_at)).total_seconds() / 60:.0f}m ago",
+            text.ago(datetime.fromisoformat(s.created_at), now),
         ),
         key=lambda s: s.recorder_id,
         json=asdict,
@@ -115,7 +116,7 @@ def _spools() -> Iterator[_Spool]:
             state=state,
             pid=meta.pid,
             host=meta.host,
-            created_at=from_micros(meta.created_at).isoformat().replace("+00:00", "Z"),
+            created_at=f"{from_micros(meta.created_at):%Y-%m-%dT%H:%M:%S.%fZ}",
             entries=sum(1 for _ in read_entries(folder, read_durable(folder))),
             size_bytes=sum(p.stat().st_size for p in folder.iterdir() if p.is_file()),
         )

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, TextIO
 
-__all__ = ["Cell", "age", "clean", "colours", "details", "elapsed", "local_time", "state_cell", "table"]
+__all__ = [
+    "Cell",
+    "age",
+    "ago",
+    "clean",
+    "colours",
+    "details",
+    "elapsed",
+    "local_time",
+    "state_cell",
+    "table",
+]
 
 _COLOUR_OF_TYPE = {
     "SCHEDULED": "33",
@@ -67,7 +78,12 @@ def local_time(stamp: Any) -> str:
 
 def age(stamp: Any, now: datetime) -> str:
     """How long ago a Timestamp was, or how long from now it is: "3m ago", "in 2h"."""
-    seconds = (now - _instant(stamp)).total_seconds()
+    return ago(_instant(stamp), now)
+
+
+def ago(instant: datetime, now: datetime) -> str:
+    """The same for an aware datetime."""
+    seconds = (now - instant).total_seconds()
     if abs(seconds) < 1:
         return "now"
     size = abs(seconds)
