@@ -19,6 +19,7 @@ __all__ = ["Cursor", "PageKey", "page_limit"]
 Cursor = list[int | str | None]
 """Where a page ended: the values that the list is ordered by, of its last item."""
 _DIGEST_BYTES: Final = 9
+_LARGEST: Final = 2**63 - 1
 
 
 def page_limit(page_size: int) -> int:
@@ -61,9 +62,14 @@ class PageKey:
             digest, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         except (ValueError, TypeError, binascii.Error, RecursionError):
             raise PageTokenInvalid() from None
-        fits = len(cursor) == len(types) and all(
-            value is None or type(value) is type_ for value, type_ in zip(cursor, types, strict=True)
-        )
+        fits = len(cursor) == len(types) and all(map(_fits, cursor, types))
         if digest != self.digest or not fits:
             raise PageTokenInvalid()
         return cursor
+
+
+def _fits(value: object, type_: type) -> bool:
+    """Whether a database can compare with the value."""
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return False
+    return value is None or type(value) is type_

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from headrace.core.clock import Clock
-from headrace.core.errors import FieldsInvalid, ObjectNotFound
+from headrace.core.errors import FieldsInvalid, ObjectNotFound, PageTokenInvalid
+from headrace.core.ids import is_id
 from headrace.core.states import StateType
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
@@ -139,6 +140,8 @@ class Reader:
         ordering, limit = ordering_of(order), page_limit(page_size)
         key = PageKey.of("runs", filter, order)
         cursor = key.cursor(page_token, ordering.type, str)
+        if cursor is not None and not is_id(str(cursor[1])):
+            raise PageTokenInvalid()
         query = RunQuery(filter, self._dialect)
         if query.is_empty:
             return [], ""
