@@ -59,6 +59,18 @@ class Helper(Protocol):
         """While inside, the thread does not count as busy, so that another may take its place."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass.
+
+        Raises:
+            concurrent.futures.CancelledError: at once when the task runner is told to cancel everything.
+        """
+        ...
+
+    async def asleep(self, seconds: float) -> None:
+        """The async twin of `sleep`."""
+        ...
+
 
 class _Here(threading.local):
     helper: Helper | None = None

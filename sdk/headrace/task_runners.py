@@ -9,14 +9,11 @@ Every flow run has a runner of its own, a duplicate of the one its flow was give
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import resource
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Generator, Iterable, Mapping
-from contextlib import contextmanager
-from contextvars import Context, copy_context
+from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, overload
 
@@ -24,12 +21,12 @@ from typing_extensions import ParamSpec, TypeVar
 
 from headrace.execution import api
 from headrace.execution.mapping import spread
+from headrace.execution.submissions import NOT_STARTED, Bell, PoolHelp, Submission
 from headrace.execution.threads import WorkerPool
 from headrace.futures import HeadraceFuture, HeadraceFutureList, current_helper, helped_by
 from headrace.settings import get_current_settings
 
 if TYPE_CHECKING:
-    from headrace.engine.tasks import TaskCall
     from headrace.tasks import Task
 
 __all__ = ["ConcurrentTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"]
@@ -39,9 +36,6 @@ R = TypeVar("R")
 F = TypeVar("F", bound=HeadraceFuture[Any], default=HeadraceFuture[Any])
 
 _THREADS_MAX: Final = 1000
-_INLINE_DEPTH_MAX: Final = 20
-_NOT_STARTED: Final = "Not run: the flow ended before it started."
-_NO_THREAD: Final = "Not run: no thread can be started."
 
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +96,7 @@ class TaskRunner(ABC, Generic[F]):
 
     @abstractmethod
     def cancel_all(self) -> None:
-        """End every task run whose body has not been entered CANCELLED."""
+        """End every task run CANCELLED whose body has not been entered, and every wait for a next try."""
 
     def is_own_thread(self) -> bool:
         """Whether a task of this runner runs in this thread."""
@@ -158,9 +152,10 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         self._max_workers = max_workers
         self._lock = threading.Lock()
         self._all_ended = threading.Condition(self._lock)
-        self._unended: dict[HeadraceFuture[Any], _Submission] = {}
+        self._unended: dict[HeadraceFuture[Any], Submission] = {}
         self._pool: WorkerPool | None = None
         self._has_warned = False
+        self._cancelled = Bell()
 
     @property
     def max_workers(self) -> int | None:
@@ -206,28 +201,30 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
     ) -> HeadraceFuture[Any]:
         self._check_started()
         call = api.begin_task_run(task, parameters, wait_for=wait_for, dependencies=dependencies)
-        submission = _Submission(self, call)
-        if self.is_own_thread():
+        is_nested = self.is_own_thread()
+        if is_nested:
             self._warn_when_saturated(task.name)
+        submission = Submission(call, self._threads(), is_nested, self._has_ended)
         with self._lock:
             self._unended[submission.future] = submission
-        try:
-            submission.start_after(call.inputs.waits_for)
-        except BaseException:
-            api.cancel_task_run(call, _NO_THREAD)
-            self.has_ended(submission)
-            raise
+        submission.start()
         return submission.future
 
     def cancel_all(self) -> None:
         with self._lock:
             everything = list(self._unended.values())
+        self._cancelled.ring()
         self._cancel(everything)
 
     def __enter__(self) -> Self:
         super().__enter__()
         workers = self._max_workers or _default_max_workers()
-        self._pool = WorkerPool(workers, f"headrace-{self.name}", lambda: helped_by(_Help(self)))
+        pool = WorkerPool(
+            workers,
+            f"headrace-{self.name}",
+            lambda: helped_by(PoolHelp(pool, self._unended, self._cancelled)),
+        )
+        self._pool = pool
         return self
 
     def __exit__(
@@ -254,30 +251,20 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
 
     def is_own_thread(self) -> bool:
         helper = current_helper()
-        return isinstance(helper, _Help) and helper.runner is self
+        return isinstance(helper, PoolHelp) and helper.pool is self._pool
 
-    def pool(self) -> WorkerPool:
-        """The threads.
-
-        Raises:
-            RuntimeError: the runner is not started.
-        """
+    def _threads(self) -> WorkerPool:
         if self._pool is None:
             raise RuntimeError("Task runner is not started")
         return self._pool
 
-    def submission_of(self, future: HeadraceFuture[Any]) -> _Submission | None:
-        """What was submitted and has not ended."""
-        return self._unended.get(future)
-
-    def has_ended(self, submission: _Submission) -> None:
-        """Said by a submission when nothing more will happen to its run."""
+    def _has_ended(self, submission: Submission) -> None:
         with self._lock:
             self._unended.pop(submission.future, None)
             if not self._unended:
                 self._all_ended.notify_all()
 
-    def _beyond_the_workers(self) -> list[_Submission]:
+    def _beyond_the_workers(self) -> list[Submission]:
         """The submissions for which there would be no worker if each had taken one when it was made."""
         if self._max_workers is None:
             return []
@@ -286,14 +273,14 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
             places = self._max_workers - (len(self._unended) - len(unstarted))
         return unstarted[max(places, 0) :]
 
-    def _cancel(self, submissions: list[_Submission]) -> None:
+    def _cancel(self, submissions: list[Submission]) -> None:
         # All are withdrawn before the first one is ended, lest a place that becomes free meanwhile is taken
         # by one of them; the last first, because what depends on a run was submitted after it.
         for submission in [one for one in reversed(submissions) if one.withdraw()]:
-            submission.end_cancelled(_NOT_STARTED)
+            submission.end_cancelled(NOT_STARTED)
 
     def _warn_when_saturated(self, task_name: str) -> None:
-        if self._has_warned or not self.pool().is_saturated:
+        if self._has_warned or not self._threads().is_saturated:
             return
         self._has_warned = True
         _logger.warning(
@@ -306,128 +293,6 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
 
 
 ConcurrentTaskRunner = ThreadPoolTaskRunner
-
-
-class _Submission:
-    """A task run from its submission to its end; as a job of the pool, calling it runs the task."""
-
-    __slots__ = (
-        "_call",
-        "_is_withdrawn",
-        "_lock",
-        "_runner",
-        "_unended_upstreams",
-        "_variables",
-        "future",
-        "has_started",
-    )
-
-    def __init__(self, runner: ThreadPoolTaskRunner, call: TaskCall) -> None:
-        self._runner = runner
-        self._call = call
-        self._variables: Context = copy_context()
-        self._lock = threading.Lock()
-        self._unended_upstreams = 0
-        self._is_withdrawn = False
-        self.has_started = False
-        self.future: HeadraceFuture[Any] = HeadraceFuture(call.run)
-
-    def start_after(self, upstreams: list[HeadraceFuture[Any]]) -> None:
-        """Queue the run as soon as all `upstreams` have ended, in whatever way."""
-        if not upstreams:
-            self._runner.pool().put(self)
-            return
-        self._unended_upstreams = len(upstreams)
-        for upstream in upstreams:
-            upstream.add_done_callback(self._upstream_has_ended)
-
-    def _upstream_has_ended(self, _: HeadraceFuture[Any]) -> None:
-        with self._lock:
-            self._unended_upstreams -= 1
-            if self._unended_upstreams or self._is_withdrawn:
-                return
-            try:
-                self._runner.pool().put(self)
-                return
-            except RuntimeError:
-                self._is_withdrawn = True
-        self.end_cancelled(_NO_THREAD)
-
-    def withdraw(self) -> bool:
-        """See that the body is never entered; False when it has been."""
-        with self._lock:
-            if self._is_withdrawn:
-                return False
-            if not self._unended_upstreams and not self._runner.pool().take_back(self):
-                return False
-            self._is_withdrawn = True
-            return True
-
-    def end_cancelled(self, message: str) -> None:
-        """End a run that was withdrawn."""
-        self._variables.run(api.cancel_task_run, self._call, message)
-        self._end(None)
-
-    def run_here(self) -> None:
-        """Run the task in this thread if it waits only for a free one."""
-        if self._runner.pool().take_back(self):
-            self()
-
-    def __call__(self) -> None:
-        self.has_started = True
-        error: BaseException | None = None
-        try:
-            self._variables.run(self._execute)
-        except BaseException as raised:
-            error = raised
-        self._end(error)
-
-    def _execute(self) -> None:
-        if self._call.context.task.isasync:
-            asyncio.run(api.run_task_async(self._call))
-        else:
-            api.run_task_sync(self._call)
-
-    def _end(self, error: BaseException | None) -> None:
-        self.future.finish(error)
-        self._runner.has_ended(self)
-
-
-class _Help:
-    """What a runner does for its own threads while they wait."""
-
-    def __init__(self, runner: ThreadPoolTaskRunner) -> None:
-        self.runner = runner
-        self._depth = 0
-
-    def owns(self, future: HeadraceFuture[Any]) -> bool:
-        return self.runner.submission_of(future) is not None
-
-    def run_if_queued(self, future: HeadraceFuture[Any]) -> None:
-        # A body that is called in place sees the loop of the coroutine that waits for it, which would make
-        # awaitables of what should be values there; and stacks do not grow for ever.
-        if _loop_runs_here() or self._depth >= _INLINE_DEPTH_MAX:
-            return
-        submission = self.runner.submission_of(future)
-        if submission is not None:
-            self._depth += 1
-            try:
-                submission.run_here()
-            finally:
-                self._depth -= 1
-
-    @contextmanager
-    def blocked(self) -> Generator[None]:
-        with self.runner.pool().blocked():
-            yield
-
-
-def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _default_max_workers() -> int:

@@ -623,3 +623,76 @@ def test_a_task_for_which_there_is_no_thread_at_all_ends_cancelled(
 
     run()
     assert recorder.the("add").types == [StateType.PENDING, StateType.CANCELLED]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_many_tasks_that_wait_for_what_they_submit_take_few_threads(is_async: bool) -> None:
+    threads: set[int] = set()
+
+    @task
+    def inner(x: int) -> int:
+        threads.add(threading.get_ident())
+        return x
+
+    @task
+    def outer_def(x: int) -> int:
+        threads.add(threading.get_ident())
+        # With a limit, so that it cannot be run in place.
+        return inner.submit(x).result(timeout=60)
+
+    @task
+    async def outer_async(x: int) -> int:
+        threads.add(threading.get_ident())
+        return inner.submit(x).result(timeout=60)
+
+    outer: Any = outer_async if is_async else outer_def
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
+    def run() -> int:
+        return sum(outer.map(range(200)).result(timeout=100))
+
+    assert run() == sum(range(200))
+    assert len(threads) < 20
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_task_that_waits_for_its_next_try_ends_with_its_flow(
+    recorder: MemoryRecorder, is_async: bool
+) -> None:
+    waiting = threading.Event()
+
+    def condition(task: Any, task_run: Any, state: Any) -> bool:
+        waiting.set()
+        return True
+
+    options: dict[str, Any] = {
+        "retries": 1,
+        "retry_delay_seconds": 3600,
+        "retry_condition_fn": condition,
+    }
+
+    @task(**options)
+    def work_def() -> None:
+        raise ValueError
+
+    @task(**options)
+    async def work_async() -> None:
+        raise ValueError
+
+    work: Any = work_async if is_async else work_def
+
+    @flow
+    def run() -> None:
+        work.submit()
+        assert waiting.wait(20)
+        raise SystemExit(1)
+
+    started = time.monotonic()
+    with pytest.raises(SystemExit):
+        run()
+    assert time.monotonic() - started < 20
+    last = recorder.the(work.name).states[-1]
+    assert (last.name, last.message) == (
+        "Crashed",
+        "Execution was cancelled by the runtime environment.",
+    )

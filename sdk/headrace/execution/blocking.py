@@ -16,6 +16,7 @@ from headrace.engine.api import Upstream
 from headrace.execution.encoding import state_entry
 from headrace.execution.recording import Recording, decoded
 from headrace.execution.timeouts import AlarmLimit, ThreadLimit, blocking_limit
+from headrace.futures import current_helper
 from headrace.recorder import get_recorder
 from headrace.runs import FlowRun, TaskRun
 from headrace.states.value import State, in_running_loop
@@ -39,7 +40,11 @@ class BlockingOps(Recording):
         recorder.durable(recorder.last_seq).result()
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - blocking is what these ops are for
+        helper = current_helper()
+        if helper is not None:
+            helper.sleep(seconds)
+        else:
+            time.sleep(seconds)  # noqa: ASYNC251 - blocking is what these ops are for
 
     async def wait(self, upstreams: Iterable[Upstream]) -> None:
         for upstream in upstreams:

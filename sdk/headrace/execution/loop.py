@@ -11,6 +11,7 @@ from headrace.core.verdicts import Verdict
 from headrace.engine.api import Upstream
 from headrace.execution.encoding import state_entry
 from headrace.execution.recording import Recording, decoded
+from headrace.futures import current_helper
 from headrace.recorder import get_recorder
 from headrace.runs import FlowRun, TaskRun
 from headrace.states import State
@@ -35,7 +36,8 @@ class LoopOps(Recording):
         await asyncio.wrap_future(recorder.durable(recorder.last_seq))
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        helper = current_helper()
+        await (asyncio.sleep(seconds) if helper is None else helper.asleep(seconds))
 
     async def wait(self, upstreams: Iterable[Upstream]) -> None:
         loop = asyncio.get_running_loop()

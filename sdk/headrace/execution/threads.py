@@ -21,7 +21,7 @@ Job: TypeAlias = Callable[[], None]
 
 
 class WorkerPool:
-    """Runs jobs in threads, first come, first served.
+    """Runs jobs in threads, first come, first served, but for urgent ones.
 
     Args:
         max_workers: how many jobs run at once at most.
@@ -41,6 +41,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._work_for_idle = threading.Condition(self._lock)
         self._slot_for_resuming = threading.Condition(self._lock)
+        self._urgent: OrderedDict[Job, None] = OrderedDict()
         self._queue: OrderedDict[Job, None] = OrderedDict()
         self._threads: set[threading.Thread] = set()
         self._started = 0
@@ -50,8 +51,13 @@ class WorkerPool:
         self._resuming = 0
         self._closing = False
 
-    def put(self, job: Job) -> None:
+    def put(self, job: Job, *, is_urgent: bool = False) -> None:
         """Run `job` as soon as a thread is free.
+
+        Args:
+            job: what to run.
+            is_urgent: before the jobs that are not. What running jobs wait for has to be, or each job that
+                waits would let another one begin that waits as well, without end.
 
         Raises:
             RuntimeError: the pool is closed, or no thread at all can be started.
@@ -59,17 +65,18 @@ class WorkerPool:
         with self._lock:
             if self._closing:
                 raise RuntimeError("The pool is closed.")
-            self._queue[job] = None
+            queue = self._urgent if is_urgent else self._queue
+            queue[job] = None
             try:
                 self._find_a_thread()
             except RuntimeError:
-                del self._queue[job]
+                del queue[job]
                 raise
 
     def take_back(self, job: Job) -> bool:
         """Remove a job from the queue; False when a thread has it already."""
         with self._lock:
-            return self._queue.pop(job, self) is None
+            return self._queue.pop(job, self) is None or self._urgent.pop(job, self) is None
 
     @property
     def is_saturated(self) -> bool:
@@ -123,7 +130,7 @@ class WorkerPool:
     def _find_a_thread(self) -> None:
         # One at a time: the thread that comes looks for the next one when it has taken its job. Threads that
         # are woken all at once would only wait for each other.
-        if not self._queue or self._coming or self._running >= self._max_workers:
+        if not self._has_jobs() or self._coming or self._running >= self._max_workers:
             return
         if self._idle:
             self._idle -= 1
@@ -167,12 +174,15 @@ class WorkerPool:
                     if self._resuming:
                         self._slot_for_resuming.notify()
 
+    def _has_jobs(self) -> bool:
+        return bool(self._urgent or self._queue)
+
     def _next_job(self) -> Job | None:
-        while not self._queue or self._resuming or self._running >= self._max_workers:
-            if self._closing and not self._queue:
+        while not self._has_jobs() or self._resuming or self._running >= self._max_workers:
+            if self._closing and not self._has_jobs():
                 self._wake_all()
                 return None
             self._idle += 1
             self._work_for_idle.wait()
             self._coming -= 1
-        return self._queue.popitem(last=False)[0]
+        return (self._urgent or self._queue).popitem(last=False)[0]
