@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import pathlib
 
 import pytest
@@ -122,6 +123,27 @@ def test_a_full_disk_takes_back_what_a_server_has(spool: SpoolWriter) -> None:
     assert spool.size == 0
     assert spool.append([b"z"]) == 3
     assert list(read_entries(spool.folder, after=2)) == [(3, b"z")]
+
+
+@pytest.mark.parametrize("strikes", ["before", "after"])
+def test_an_interrupt_leaves_all_of_a_write_or_nothing(
+    spool: SpoolWriter, monkeypatch: pytest.MonkeyPatch, strikes: str
+) -> None:
+    """Ctrl-C and time limits raise between any two steps, also between the write and its count."""
+    spool.append([b"first"])
+    write = os.write
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        if strikes == "after":
+            write(descriptor, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spool.append([b"lost", b"lost too"])
+    assert spool.append([b"second"]) == 2
+    assert list(read_entries(spool.folder)) == [(1, b"first"), (2, b"second")]
 
 
 def test_the_durable_mark_is_a_note(spool: SpoolWriter) -> None:

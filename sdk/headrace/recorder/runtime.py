@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -25,6 +26,8 @@ logger = logging.getLogger("headrace.recorder")
 
 LOOK_SECONDS: Final = 1.0
 """How often to look for a server of this home while there is none."""
+WAITING_SECONDS: Final = 8.0
+"""The longest pause between two tries to connect while there is something to send."""
 REFUSED_SECONDS: Final = 30.0
 """How long to leave a server alone that refuses this recorder."""
 HOUSEKEEP_SECONDS: Final = 5.0
@@ -123,8 +126,12 @@ class Runtime:
             self._impatient_with = None if self._recorder.reach is Reach.OPEN else self._impatient_with
             if self._recorder.reach is Reach.OPEN:
                 self._expect(address)
-            is_awaited = self._recorder.reach is Reach.TRYING
-            await self._pause(min(after.seconds, LOOK_SECONDS) if is_awaited else after.seconds)
+            await self._pause(min(after.seconds, self._longest_pause()))
+
+    def _longest_pause(self) -> float:
+        if self._recorder.reach is Reach.TRYING:
+            return LOOK_SECONDS
+        return WAITING_SECONDS if self._recorder.last_seq > self._state.durable else math.inf
 
     def _the_link(self) -> Link:
         """The link; gRPC is first needed, and imported, when there is a server."""

@@ -83,6 +83,7 @@ class SpoolWriter:
         self._segment_size = 0
         self._closed: list[_Closed] = []
         self._unsynced: list[int] = []
+        self._is_writing = False
 
     @property
     def is_open(self) -> bool:
@@ -104,19 +105,31 @@ class SpoolWriter:
             frames.append(HEADER.pack(len(entry), zlib.crc32(entry)))
             frames.append(entry)
         data = b"".join(frames)
-        if self._fd < 0 or self._segment_size + len(data) > self._segment_bytes:
+        count, size = len(entries), len(data)
+        if self._is_writing:
+            self._undo()
+        if self._fd < 0 or self._segment_size + size > self._segment_bytes:
             self._roll()
+        self._is_writing = True
         try:
             written = os.write(self._fd, data)
         except OSError as error:
             raise self._explained(error) from None
-        if written < len(data):
-            os.ftruncate(self._fd, self._segment_size)
+        if written < size:
+            self._undo()
             raise self._explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        self._segment_size += written
-        self.size += written
-        self.last_seq += len(entries)
+        # No call from here on: a signal's exception comes either before all of this or after it.
+        self._segment_size += size
+        self.size += size
+        self.last_seq += count
+        self._is_writing = False
         return self.last_seq
+
+    def _undo(self) -> None:
+        """Take back what an interrupted write has left: Ctrl-C or a time limit can strike anywhere."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, self._segment_size)
+        self._is_writing = False
 
     def _roll(self) -> None:
         """Go on in a new segment, unless the present one is still empty."""
@@ -129,9 +142,11 @@ class SpoolWriter:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         except OSError as error:
             raise self._explained(error) from None
+        closed, unsynced = self._closed, self._unsynced
         if self._fd >= 0:
-            self._closed.append(_Closed(self._path, self.last_seq, self._segment_size))
-            self._unsynced.append(self._fd)
+            closed = [*closed, _Closed(self._path, self.last_seq, self._segment_size)]
+            unsynced = [*unsynced, self._fd]
+        self._closed, self._unsynced = closed, unsynced
         self._fd, self._path, self._segment_size = fd, path, 0
 
     def _create(self) -> None:
