@@ -169,6 +169,8 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         replica_id=replica_id,
         lease_seconds=lease,
         address=address,
+        scan_seconds=settings.server_spool_scan_seconds,
+        clock=clock,
     )
     watch = ProcessWatch(database, streams, intake, clock)
     streams.listener = watch
@@ -179,7 +181,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             renewals.loop,
             reaper.loop,
             watch.loop,
-            Loop("intake of spools", settings.server_spool_scan_seconds, intake.scan, clock),
+            intake.loop,
         ],
         health, grpc_server, clock, [],
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,15 @@ async def messages(client: Client, run_id: str) -> list[str]:
 
 @pytest.fixture
 def spools(settings: ServerSettings) -> Path:
-    return settings.home / "spool"
+    folder = settings.home / "spool"
+    folder.mkdir(parents=True)
+    return folder
 
 
 async def test_a_sealed_spool_is_taken_in_and_removed(client: Client, spools: Path) -> None:
     flow = new_id()
     folder = write_spool(spools, new_id(), [flow_run_entry(flow), state_entry(flow, COMPLETED)], sealed=True)
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     assert (await state_of(client, flow)).type == COMPLETED
     assert not folder.exists()
 
@@ -51,7 +52,7 @@ async def test_runs_of_a_process_that_ended_without_finishing_are_crashed(
     flow, task = new_id(), new_id()
     entries = [flow_run_entry(flow), task_run_entry(task, flow), state_entry(task, RUNNING)]
     folder = write_spool(spools, new_id(), entries, torn=b"\x30\x00\x00\x00half an entry", pid=2**22 - 5)
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     for run_id in (flow, task):
         state = await state_of(client, run_id)
         assert state.type == CRASHED
@@ -68,7 +69,7 @@ async def test_a_spool_that_was_taken_in_by_halves_goes_on_where_the_database_is
     async with client.recorder(recorder_id, host="elsewhere") as recorder:
         await recorder.record(run, first)
     write_spool(spools, recorder_id, [run, first, second, state_entry(flow, COMPLETED)], sealed=True)
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     assert await messages(client, flow) == ["first", "second"]
     assert (await state_of(client, flow)).type == COMPLETED
 
@@ -77,7 +78,7 @@ async def test_a_large_spool_is_taken_in_whole(client: Client, spools: Path) -> 
     flow = new_id()
     lines = [log_entry(flow, f"{i:05d} " + "x" * 500) for i in range(2500)]
     write_spool(spools, new_id(), [flow_run_entry(flow), *lines, state_entry(flow, COMPLETED)], sealed=True)
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     request = log_service_pb2.ListLogsRequest(
         filter=log_pb2.LogFilter(run_ids=[flow]), page_size=1, order=log_service_pb2.LOG_ORDER_NEWEST_FIRST
     )
@@ -86,10 +87,11 @@ async def test_a_large_spool_is_taken_in_whole(client: Client, spools: Path) -> 
     assert (await state_of(client, flow)).type == COMPLETED
 
 
-async def test_a_living_process_keeps_its_spool(client: Client, spools: Path) -> None:
-    folder = write_spool(spools, new_id(), [flow_run_entry(new_id())])
-    with held(folder):
-        await client.server.intake.scan()
+async def test_a_living_process_keeps_its_spool(client: Client, spools: Path, tmp_path: Path) -> None:
+    made = write_spool(tmp_path / "elsewhere", new_id(), [flow_run_entry(new_id())])
+    with held(made):
+        folder = made.rename(spools / made.name)
+        await client.server.intake.loop.finished(1)
         assert client.server.intake.alive == 1
         assert folder.exists()
         assert client.server.idle_seconds == 0
@@ -97,7 +99,7 @@ async def test_a_living_process_keeps_its_spool(client: Client, spools: Path) ->
 
 async def test_a_spool_for_another_server_is_left_alone(client: Client, spools: Path) -> None:
     folder = write_spool(spools, new_id(), [flow_run_entry(new_id())], address="elsewhere:4200")
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     assert folder.exists()
 
 
@@ -105,15 +107,11 @@ async def test_damaged_spools_are_moved_aside_and_block_nobody(
     client: Client, spools: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     flow = new_id()
-    no_meta = write_spool(spools, "0-no-meta", [flow_run_entry(new_id())])
-    (no_meta / "meta.json").write_text("{")
+    no_meta = write_spool(spools, "0-no-meta", [flow_run_entry(new_id())], meta_text="{")
     not_an_id = write_spool(spools, "0-not-an-id", [flow_run_entry(new_id())])
-    cut = write_spool(spools, new_id(), [flow_run_entry(new_id()), log_entry(new_id(), "x")], sealed=True)
-    (cut / "sealed").write_text("9")
+    cut = write_spool(spools, new_id(), [flow_run_entry(new_id()), log_entry(new_id(), "x")], sealed=9)
     write_spool(spools, new_id(), [flow_run_entry(flow), state_entry(flow, COMPLETED)], sealed=True)
-    for folder in (no_meta, not_an_id, cut):
-        os.utime(folder, (0, 0))
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     aside = {p.name for p in (spools / "damaged").iterdir()}
     assert aside == {no_meta.name, not_an_id.name, cut.name}
     assert no_meta.name in caplog.text
@@ -131,7 +129,7 @@ async def test_an_entry_that_is_no_message_costs_only_itself(client: Client, spo
     flow = new_id()
     entries = [flow_run_entry(flow), b"\xff\xff\xff", log_entry(flow, "x" * 40_000), log_entry(flow, "kept")]
     write_spool(spools, new_id(), [*entries, state_entry(flow, COMPLETED)], sealed=True)
-    await client.server.intake.scan()
+    await client.server.intake.loop.finished(1)
     assert await messages(client, flow) == ["kept"]
     assert (await state_of(client, flow)).type == COMPLETED
 

@@ -20,19 +20,23 @@ def write_spool(
     recorder_id: str,
     entries: Sequence[RecordEntry | bytes],
     *,
-    sealed: bool = False,
+    sealed: bool | int = False,
+    meta_text: str | None = None,
     torn: bytes = b"",
     address: str = "auto",
     pid: int = 2**22 - 3,
 ) -> Path:
-    """A spool with these entries in one segment, whose process is gone.
+    """A spool with these entries in one segment, whose process is gone. It appears all at once.
 
     Args:
+        sealed: whether the process has said that it is done; a number says after which entry.
+        meta_text: what `meta.json` says instead of the truth.
         torn: bytes after the last whole entry, as a crash in the middle of a write leaves them.
         pid: of the process; nobody has the default one.
     """
-    folder = root / recorder_id
+    folder = root.parent / f"making-{recorder_id}"
     folder.mkdir(parents=True)
+    root.mkdir(exist_ok=True)
     (folder / "lock").write_bytes(b"")
     meta = SpoolMeta(
         recorder_id=recorder_id,
@@ -44,12 +48,13 @@ def write_spool(
         python_version="3.11",
         protocol=1,
     )
-    (folder / "meta.json").write_text(meta.to_json())
+    (folder / "meta.json").write_text(meta.to_json() if meta_text is None else meta_text)
     data = [e if isinstance(e, bytes) else e.SerializeToString() for e in entries]
     segment_path(folder, 1).write_bytes(b"".join(map(frame, data)) + torn)
     if sealed:
-        (folder / "sealed").write_text(str(len(entries)))
-    return folder
+        (folder / "sealed").write_text(str(len(entries) if sealed is True else sealed))
+    os.utime(folder, (0, 0))
+    return folder.rename(root / recorder_id)
 
 
 @contextmanager

@@ -23,10 +23,12 @@ from typing import Final, TypeAlias
 from google.protobuf.message import DecodeError
 
 from headrace.core import limits
+from headrace.core.clock import Clock
 from headrace.core.errors import DatabaseUnavailable, RecorderSealed, ServiceError, StorageFull
 from headrace.core.spool import SpoolMeta, read_entries, read_sealed, segments
 from headrace.v1.record_service_pb2 import RecordEntries, RecordEntry, RecorderOpen
 from headrace.v1.state_pb2 import CrashedDetails
+from headrace_services.loops.loop import Loop
 from headrace_services.storage.database import Database
 
 __all__ = ["EntryCheck", "Spool", "SpoolIntake", "death_notice"]
@@ -63,8 +65,11 @@ class SpoolIntake:
         replica_id: this server process.
         lease_seconds: how long a recorder may be silent.
         address: where this server listens; spools written for it are taken in too.
+        scan_seconds: how often to look.
+        clock: what the time is.
 
     Attributes:
+        loop: its pace.
         alive: how many processes were recording into the home at the last scan.
         taken_in: how many spools this server has taken in.
     """
@@ -78,6 +83,8 @@ class SpoolIntake:
         replica_id: str,
         lease_seconds: float,
         address: str,
+        scan_seconds: float,
+        clock: Clock,
     ) -> None:
         self._root = root
         self._check = check
@@ -88,6 +95,7 @@ class SpoolIntake:
         self._under_way: set[str] = set()
         self.alive = 0
         self.taken_in = 0
+        self.loop = Loop("intake of spools", scan_seconds, self.scan, clock)
 
     async def scan(self) -> None:
         """Takes in every spool that was left behind for this server.
