@@ -36,3 +36,44 @@ def test_install_writes_where_it_is_told(cli: Cli, tmp_path: pathlib.Path) -> No
 
 def test_an_unknown_shell_is_refused(cli: Cli) -> None:
     assert cli("completion", "show", "tcsh").code == 2
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["headrace", "flow-run", "ins"], ["inspect"]),
+        (["headrace", "flow-run", "ls", "--state-t"], ["--state-type"]),
+        (["headrace", "flow-run", "ls", "-o", "js"], ["json", "jsonl"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bash_completes(words: list[str], offered: list[str], cli: Cli, tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(cli("completion", "show", "bash").out)
+    asked = " ".join(f"'{word}'" for word in words)
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"source {script}; COMP_WORDS=({asked}); COMP_CWORD={len(words) - 1}; "
+            "_headrace 2>/dev/null; printf '%s\\n' \"${COMPREPLY[@]}\"",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert sorted(word.strip() for word in done.stdout.split()) == offered
+
+
+def test_without_a_server_no_names_are_offered_and_none_is_started(
+    cli: Cli, headrace_home: pathlib.Path
+) -> None:
+    answer = cli("__complete", "flow-run", "inspect", "")
+    assert (answer.code, answer.out.split(), answer.err) == (0, ["begin"], "")
+    assert not (headrace_home / "server.json").exists()
+
+
+def test_names_of_profiles_are_offered(cli: Cli) -> None:
+    cli("profile", "create", "other")
+    assert cli("__complete", "profile", "use", "").out.split()[1:] == ["default", "other"]

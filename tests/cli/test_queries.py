@@ -341,6 +341,18 @@ def test_the_version_shows_both_sides(ask: Ask) -> None:
     assert found["server_error"] is None
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("flow-run inspect", {"good", "bad", "twin"}),
+        ("flow-run ls --flow-name", {"inner", "outer"}),
+        ("flow inspect", {"inner", "outer"}),
+    ],
+)
+def test_names_for_the_shell(words: str, offered: set[str], ask: Ask) -> None:
+    assert offered <= set(ask("__complete", *words.split(), "").out.split())
+
+
 def test_watching_what_has_ended(ask: Ask) -> None:
     assert ask("flow-run", "watch", "good").code == 0
     assert ask("flow-run", "watch", "bad").code == 1

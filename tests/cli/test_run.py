@@ -17,6 +17,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cli.conftest import Answer, Cli
+from tests.support.servers import ServerProcess, run_headrace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -254,3 +255,48 @@ def _on_a_terminal(command: list[str], folder: pathlib.Path, environment: dict[s
         process.wait(10)
     os.close(ours)
     return shown.decode()
+
+
+def test_a_server_is_started_when_there_is_none(folder: pathlib.Path, environment: dict[str, str]) -> None:
+    environment = {k: v for k, v in environment.items() if k != "HEADRACE_API_URL"}
+    try:
+        done = run_headrace("run", "shop.py:inner", "-p", "n=2", environment=environment, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        inspect = re.search(r"headrace (flow-run inspect \S+)", done.stderr)
+        assert inspect is not None
+        found = run_headrace(*inspect[1].split(), "-o", "json", environment=environment)
+        assert json.loads(found.stdout)["state"]["type"] == "COMPLETED"
+    finally:
+        stopped = run_headrace("server", "stop", environment=environment)
+    assert stopped.returncode == 0
+    assert "Stopped the server" in stopped.stderr
+
+
+def test_ctrl_c_is_recorded_by_the_server(folder: pathlib.Path, environment: dict[str, str]) -> None:
+    with ServerProcess(folder / "server") as server:
+        command = [
+            sys.executable,
+            "-m",
+            "headrace",
+            "run",
+            "shop.py:waits",
+            "-p",
+            "seconds=60",
+            "--name",
+            "cut",
+        ]
+        with subprocess.Popen(
+            command,
+            cwd=folder,
+            env=server.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+        found = run_headrace("flow-run", "inspect", "cut", "-o", "json", environment=server.environment)
+        assert json.loads(found.stdout)["state"]["type"] == "CRASHED"

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from headrace.cli.as_json import to_json
+from headrace.cli.candidates import flow_names
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.family import Family
 from headrace.cli.following import watch
@@ -39,7 +40,9 @@ __all__ = ["delete", "graph", "inspect", "logs", "ls", "spans", "states", "watch
 
 async def ls(
     *,
-    flow_name: Annotated[tuple[str, ...], Parameter(help="Only runs of this flow. Repeatable.")] = (),
+    flow_name: Annotated[
+        tuple[str, ...], Parameter(help="Only runs of this flow. Repeatable.", completer=flow_names)
+    ] = (),
     state: StateNames = (),
     state_type: StateTypes = (),
     tag: Tags = (),

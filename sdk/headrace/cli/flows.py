@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
+from headrace.cli.candidates import flow_names
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.options import Limit, Output, Quiet, Yes
@@ -51,7 +52,7 @@ async def ls(
 
 
 async def inspect(
-    flow: Annotated[str, Parameter(name="FLOW", help="The flow: its name or id.")],
+    flow: Annotated[str, Parameter(name="FLOW", help="The flow: its name or id.", completer=flow_names)],
     /,
     *,
     output: Output = "table",
@@ -65,7 +66,9 @@ async def inspect(
 
 
 async def delete(
-    flows: Annotated[tuple[str, ...], Parameter(name="FLOW", help="The flows: names or ids.")],
+    flows: Annotated[
+        tuple[str, ...], Parameter(name="FLOW", help="The flows: names or ids.", completer=flow_names)
+    ],
     /,
     *,
     force: Annotated[

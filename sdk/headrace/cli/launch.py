@@ -11,6 +11,7 @@ from headrace.cli.failures import CliError, ExitCode, explain, nearest, one_line
 
 __all__ = ["launch"]
 
+COMPLETE = "__complete"
 HELP_WORDS = frozenset({"--help", "-h"})
 GLOBAL_OPTIONS = (
     ("--profile, -p NAME", "Use the settings of this profile."),
@@ -108,6 +109,13 @@ def _dispatch(words: list[str]) -> int:
     if words[0].startswith("-"):
         options = [names.split(",")[0].split(" ")[0] for names, _ in GLOBAL_OPTIONS]
         _usage(f"There is no option '{words[0]}'.", nearest(words[0], options) or "See `headrace --help`.")
+    if words[0] == COMPLETE:
+        from headrace.cli.app import build
+
+        # The shell's completion script asks for names.
+        command, bound, _ = build().parse_args(words)
+        command(*bound.args, **bound.kwargs)
+        return ExitCode.OK
     entry = find(words[0])
     if entry is None:
         known = [e.name for e in (*CATALOGUE, *plugins())]

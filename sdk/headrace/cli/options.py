@@ -6,6 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
+from headrace.cli.candidates import flow_run_names, task_run_names
+
 __all__ = [
     "FlowRunArgument",
     "FlowRunArguments",
@@ -58,11 +60,24 @@ Tags = Annotated[
 NameContains = Annotated[str, Parameter(name="--name", help="Only runs whose name contains this text.")]
 Yes = Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.")]
 FlowRunArgument = Annotated[
-    str, Parameter(name="FLOW_RUN", help="A flow run: its id, a unique beginning of it, or its name.")
+    str,
+    Parameter(
+        name="FLOW_RUN",
+        help="A flow run: its id, a unique beginning of it, or its name.",
+        completer=flow_run_names,
+    ),
 ]
 FlowRunArguments = Annotated[
-    tuple[str, ...], Parameter(name="FLOW_RUN", help="Flow runs: ids, unique beginnings of ids, or names.")
+    tuple[str, ...],
+    Parameter(
+        name="FLOW_RUN", help="Flow runs: ids, unique beginnings of ids, or names.", completer=flow_run_names
+    ),
 ]
 TaskRunArgument = Annotated[
-    str, Parameter(name="TASK_RUN", help="A task run: its id, a unique beginning of it, or its name.")
+    str,
+    Parameter(
+        name="TASK_RUN",
+        help="A task run: its id, a unique beginning of it, or its name.",
+        completer=task_run_names,
+    ),
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from headrace.cli import profile_store
+from headrace.cli.candidates import profile_names
 from headrace.cli.config import HIDDEN, canonical_or_self
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Output, Quiet, Yes
@@ -18,7 +19,7 @@ from headrace.settings import DEFAULT_PROFILE, OPTIONS, use_profile, variable_na
 
 __all__ = ["create", "delete", "inspect", "ls", "rename", "use"]
 
-Name = Annotated[str, Parameter(name="NAME", help="The profile.")]
+Name = Annotated[str, Parameter(name="NAME", help="The profile.", completer=profile_names)]
 _PATIENCE_SECONDS = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

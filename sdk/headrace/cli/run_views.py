@@ -73,7 +73,7 @@ def state_listing(now: datetime) -> Listing[State]:
     return Listing(
         headers=("TIME", "STATE", "TYPE", "MESSAGE"),
         row=lambda state: (
-            f"{text.local_time(state.event_time)} ({text.age(state.event_time, now)})",
+            f"{text.local_time(state.event_time, millis=True)} ({text.age(state.event_time, now)})",
             text.state_cell(state_word(state.type), state.name),
             state_word(state.type) or "-",
             state.message,
@@ -107,8 +107,7 @@ def span_listing() -> Listing[Span]:
 def log_line(entry: LogEntry, run_name: str, coloured: bool) -> str:
     """A log line for people: time, level, run, message."""
     level = _LEVELS.get(entry.level, str(entry.level))
-    millis = entry.time.nanos // 1_000_000
-    head = f"{text.local_time(entry.time)}.{millis:03d} | {level:<8} | {text.clean(run_name)} - "
+    head = f"{text.local_time(entry.time, millis=True)} | {level:<8} | {text.clean(run_name)} - "
     message = text.clean(entry.message, keep_breaks=True)
     colour = next(c for least, c in _LEVEL_COLOURS if entry.level >= least) if coloured else ""
     return f"{head}\x1b[{colour}m{message}\x1b[0m" if colour else head + message

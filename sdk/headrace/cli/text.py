@@ -71,9 +71,10 @@ def _instant(stamp: Any) -> datetime:
     return from_micros(stamp.seconds * 1_000_000 + stamp.nanos // 1000)
 
 
-def local_time(stamp: Any) -> str:
-    """A Timestamp in the machine's zone, to the second."""
-    return f"{_instant(stamp).astimezone():%Y-%m-%d %H:%M:%S}"
+def local_time(stamp: Any, *, millis: bool = False) -> str:
+    """A Timestamp in the machine's zone, to the second or millisecond."""
+    instant = _instant(stamp).astimezone()
+    return f"{instant:%Y-%m-%d %H:%M:%S}" + (f".{instant.microsecond // 1000:03d}" if millis else "")
 
 
 def age(stamp: Any, now: datetime) -> str:
