@@ -7,12 +7,13 @@ Everything is kept in context variables, so `asyncio.gather`, `asyncio.to_thread
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar, Token, copy_context
 from datetime import datetime
+from functools import wraps
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from headrace.exceptions import Abort, MissingContextError
 from headrace.upstreams import ResultOrigins
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
     from headrace.task_runners import TaskRunner
     from headrace.tasks import Task
 
-__all__ = ["FlowRunContext", "RunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"]
+__all__ = [
+    "FlowRunContext",
+    "RunContext",
+    "TagsContext",
+    "TaskRunContext",
+    "get_run_context",
+    "tags",
+    "with_context",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _run: ContextVar[FlowRunContext | TaskRunContext | None] = ContextVar("headrace_run", default=None)
 _tags: ContextVar[TagsContext | None] = ContextVar("headrace_tags", default=None)
@@ -296,3 +308,18 @@ def tags(*new_tags: str) -> Generator[set[str]]:
         yield set(united.current_tags)
     finally:
         _tags.reset(token)
+
+
+def with_context(fn: Callable[P, R]) -> Callable[P, R]:
+    """`fn`, to be called in the run, and under the tags, in which `with_context` is called.
+
+    For threads that the program starts itself: `executor.submit(with_context(work), item)`. It may be called
+    in several threads at once; context variables that it sets do not reach anybody else.
+    """
+    here = copy_context()
+
+    @wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return here.copy().run(fn, *args, **kwargs)
+
+    return call

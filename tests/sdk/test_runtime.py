@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 import headrace
 from headrace import flow, tags, task
+from headrace.context import TagsContext, with_context
 from headrace.runtime import deployment, flow_run, task_run
 from headrace.settings import temporary_settings
 from tests.support.recorders import MemoryRecorder
@@ -168,8 +168,7 @@ def test_a_foreign_thread_knows_the_run_only_with_the_context() -> None:
     def run() -> Any:
         with ThreadPoolExecutor(1) as pool:
             without = pool.submit(lambda: flow_run.id).result()
-            context = contextvars.copy_context()
-            within = pool.submit(context.run, lambda: flow_run.id).result()
+            within = pool.submit(with_context(lambda: flow_run.id)).result()
         return {"without": without, "is own": within == flow_run.id}
 
     assert run() == {"without": None, "is own": True}
@@ -240,3 +239,24 @@ def test_a_process_that_was_started_for_a_run_knows_its_id(monkeypatch: pytest.M
     monkeypatch.setenv("HEADRACE__FLOW_RUN_ID", "f" * 36)
     assert flow_run.id == "f" * 36
     assert deployment.flow_run_id == "f" * 36
+
+
+def test_a_function_with_a_context_may_run_in_many_threads_at_once(recorder: MemoryRecorder) -> None:
+    @task
+    def work(i: int) -> int:
+        return i
+
+    def call(i: int) -> tuple[int, set[str]]:
+        with tags(f"t{i}"):
+            return work(i), set(TagsContext.get().current_tags)
+
+    @flow
+    def run() -> Any:
+        with tags("around"):
+            bound = with_context(call)
+        with ThreadPoolExecutor(4) as pool:
+            return {"seen": list(pool.map(bound, range(20)))}
+
+    assert run()["seen"] == [(i, {"around", f"t{i}"}) for i in range(20)]
+    flow_id = recorder.the("run").run.id
+    assert {call.run.parent_run_id for call in recorder.all("work")} == {flow_id}
