@@ -20,7 +20,7 @@ import grpc
 
 from headrace.core import limits
 from headrace.core.clock import Clock, SystemClock
-from headrace.core.errors import HeadraceException
+from headrace.core.errors import HeadraceException, ServiceError
 from headrace.core.ids import new_id
 from headrace_services.home import ServerNote, hold_home
 from headrace_services.loops.deaths import ProcessWatch
@@ -45,6 +45,8 @@ from headrace_services.storage.migrations import upgrade
 __all__ = ["PortTaken", "Server", "running_server", "serve"]
 
 _log = logging.getLogger(__name__)
+
+_FIRST_INTAKE_SECONDS: Final = 1.0
 
 _GRPC_OPTIONS: Final = (
     # Without it a second server binds the same port and silently takes half of the calls.
@@ -186,10 +188,21 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         health, grpc_server, clock, [],
     )  # fmt: skip
     await watch.recall()
+    await _take_in_first(intake)
     await grpc_server.start()
     health.set_serving()
     server.tasks.extend(asyncio.create_task(loop.run(), name=loop.name) for loop in server.loops)
     return server
+
+
+async def _take_in_first(intake: SpoolIntake) -> None:
+    """Whoever has this server started is about to ask for what was recorded without one.
+
+    What takes longer than `_FIRST_INTAKE_SECONDS` goes on beside the first calls.
+    """
+    with contextlib.suppress(TimeoutError, ServiceError):
+        async with asyncio.timeout(_FIRST_INTAKE_SECONDS):
+            await intake.scan()
 
 
 def probe_port(host: str, port: int) -> None:
