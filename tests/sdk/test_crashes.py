@@ -19,6 +19,7 @@ from headrace.core.verdicts import Abort as AbortVerdict
 from headrace.core.verdicts import Reject, Wait
 from headrace.exceptions import Abort, Pause, TerminationSignal
 from headrace.execution.loop import LoopOps
+from headrace.task_runners import ThreadPoolTaskRunner
 from headrace.v1 import state_pb2
 from headrace.v1.record_service_pb2 import RecordEntry
 from tests.support.kinds import KINDS, call, of_kind
@@ -132,6 +133,25 @@ def test_orders_of_orchestration_write_nothing(
     with pytest.raises(type(signal_)):
         call(flow(of_kind(kind, body), name="it"))
     assert recorder.the("it").names == ["Pending", "Running"]
+
+
+class _Impatient(ThreadPoolTaskRunner):
+    """While its tasks are waited for, a second signal comes."""
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_signal_while_children_are_waited_for(kind: str, recorder: MemoryRecorder) -> None:
+    def body() -> None:
+        task(lambda: 1).submit()
+        raise TerminationSignal(15)
+
+    with pytest.raises(TerminationSignal):
+        call(flow(of_kind(kind, body), name="it", task_runner=_Impatient()))
+    assert recorder.the("it").states[-1].message == "Execution was aborted by a termination signal."
 
 
 # What the server says.

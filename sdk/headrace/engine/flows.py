@@ -14,7 +14,13 @@ from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.names import run_name
 from headrace.engine.tasks import Outcome
-from headrace.exceptions import Abort, ParameterTypeError, Pause, UpstreamTaskError
+from headrace.exceptions import (
+    Abort,
+    FlowRunTimeoutError,
+    ParameterTypeError,
+    Pause,
+    UpstreamTaskError,
+)
 from headrace.states import State, StateDetails, get_state_exception
 from headrace.upstreams import Inputs, futures_in, futures_to_states, resolve_inputs
 
@@ -170,9 +176,10 @@ async def _body(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: dict
 
 
 async def _leave_runner(ops: Ops, context: FlowRunContext, error: BaseException | None) -> None:
+    """End what the body has started: what runs is waited for; after a time limit, nothing new begins."""
     runner = context.take_runner()
     if runner is not None:
-        if error is not None and not isinstance(error, Exception):
+        if isinstance(error, FlowRunTimeoutError):
             runner.cancel_all()
         await ops.leave(runner, error)
 
@@ -232,16 +239,26 @@ def _outcome(state: State[Any], ending: Ending) -> Outcome:
         return Outcome(state, error=error)
 
 
+async def _end_children(ops: Ops, context: FlowRunContext, error: BaseException) -> None:
+    runner = context.take_runner()
+    if runner is None:
+        return
+    runner.cancel_all()
+    if isinstance(error, GeneratorExit):
+        return
+    try:
+        await ops.leave(runner, error)
+    except BaseException as again:
+        # A second signal: those that still run are not waited for, and the first cause stands.
+        _log.warning("Interrupted again (%r) while waiting for task runs to end", again)
+
+
 async def _crash(ops: Ops, context: FlowRunContext, journal: Journal, error: BaseException) -> None:
     """End the children, then record that execution was ended from outside."""
     flow, run = context.flow, context.flow_run
     if run.state is not None and run.state.is_final():
         return
-    runner = context.take_runner()
-    if runner is not None:
-        runner.cancel_all()
-        if not isinstance(error, GeneratorExit):
-            await ops.leave(runner, error)
+    await _end_children(ops, context, error)
     if context.is_ended_by_outer_limit(error.error if isinstance(error, LimitPassed) else error):
         message = "Execution was ended by the timeout of an enclosing run."
     else:

@@ -1,0 +1,91 @@
+"""The public surface of the package, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import headrace
+
+NAMES = [
+    "Flow",
+    "State",
+    "Task",
+    "allow_failure",
+    "flow",
+    "get_client",
+    "get_run_logger",
+    "opaque",
+    "quote",
+    "runtime",
+    "tags",
+    "task",
+    "unmapped",
+]
+
+MODULES = {
+    "headrace.context": ["FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"],
+    "headrace.flows": ["Flow", "flow"],
+    "headrace.futures": ["as_completed", "wait"],
+    "headrace.results": ["StoredResult"],
+    "headrace.runtime": ["flow_run", "task_run", "deployment"],
+    "headrace.serializers": ["JSONSerializer", "PickleSerializer"],
+    "headrace.states": ["Cancelled", "Completed", "Failed", "State", "StateGroup", "raise_state_exception"],
+    "headrace.task_runners": ["ConcurrentTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"],
+    "headrace.tasks": ["Task", "exponential_backoff", "task"],
+    "headrace.utilities.annotations": ["allow_failure", "opaque", "quote", "unmapped"],
+}
+
+
+def test_the_names_of_the_package() -> None:
+    assert sorted(headrace.__all__) == NAMES
+    assert set(NAMES) <= set(dir(headrace))
+    for name in NAMES:
+        assert getattr(headrace, name) is not None
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        headrace.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(("module", "names"), MODULES.items())
+def test_the_names_of_the_modules(module: str, names: list[str]) -> None:
+    loaded: Any = importlib.import_module(module)
+    for name in names:
+        assert hasattr(loaded, name)
+        assert name in loaded.__all__
+
+
+def loaded_by(program: str) -> set[str]:
+    code = f"{program}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    loaded = {name for name in loaded_by("import headrace") if name.startswith("headrace")}
+    assert loaded == {"headrace"}
+
+
+@pytest.mark.parametrize(
+    "heavy",
+    [
+        "grpc",
+        "pydantic",
+        "sqlalchemy",
+        "alembic",
+        "rich",
+        "cyclopts",
+        "httpx",
+        "opentelemetry",
+        "cloudpickle",
+    ],
+)
+def test_decorating_loads_nothing_heavy(heavy: str) -> None:
+    program = "from headrace import flow, task\n@task\ndef t(): ...\n@flow\ndef f(): ..."
+    assert heavy not in loaded_by(program)
