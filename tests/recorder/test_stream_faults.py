@@ -242,6 +242,24 @@ def test_wrong_credentials_are_a_clear_error(make_recorder: MakeRecorder) -> Non
             recorder.propose(state_entry()).result(TIMEOUT)
 
 
+def test_credentials_that_end_in_the_middle_do_not_end_the_run(
+    make_recorder: MakeRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = Faults()
+    with RecordServer(faults=faults) as server:
+        recorder = make_recorder(address=server.address)
+        recorder.durable(recorder.post(run_entry())).result(TIMEOUT)
+
+        def refuse(_: object) -> None:
+            raise Unauthenticated("The password has changed.")
+
+        faults.refuse_open = faults.before_batch = refuse
+        assert isinstance(recorder.propose(state_entry()).result(TIMEOUT), Accept)
+        recorder.durable(recorder.last_seq).result(TIMEOUT)
+        assert "The password has changed." in caplog.text
+        assert isinstance(recorder.propose(state_entry()).result(TIMEOUT), Accept)
+
+
 def test_an_explicit_address_that_does_not_answer_is_a_clear_error(make_recorder: MakeRecorder) -> None:
     with RecordServer() as server:
         address = server.address

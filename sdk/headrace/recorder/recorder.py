@@ -118,11 +118,12 @@ class SpoolRecorder:
 
     def _refusal_of_proposals(self) -> ServiceError | None:
         """Why a run must not begin now. An address that never answered is tried again first."""
-        if self.options.offline_allowed and self._reach is not Reach.REFUSED:
+        if self._was_open:
             return None
-        if self._reach is Reach.REFUSED and not (self.options.offline_allowed and self.options.address):
-            return self._refusal
-        if self._reach is Reach.NONE and not self._was_open:
+        if self._reach is Reach.REFUSED:
+            is_optional = self.options.offline_allowed and self.options.address is not None
+            return None if is_optional else self._refusal
+        if self._reach is Reach.NONE and not self.options.offline_allowed:
             self._reach = Reach.TRYING
             self._signal(urgent=True)
         return None
