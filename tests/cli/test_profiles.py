@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import stat
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli.conftest import Cli
+from tests.support.terminals import on_a_terminal
 
 
 def test_a_value_that_is_set_is_in_force(cli: Cli, headrace_home: pathlib.Path) -> None:
@@ -130,3 +134,27 @@ def test_many_writers_at_once_lose_nothing(headrace_home: pathlib.Path) -> None:
         assert process.returncode == 0
     text = (headrace_home / "profiles.toml").read_text()
     assert all(f"[profiles.p{i}]" in text for i in range(6))
+
+
+@pytest.mark.parametrize(("typed", "code", "left"), [("y\n", 0, 1), ("n\n", 1, 2), ("\n", 1, 2)])
+def test_on_a_terminal_a_delete_asks(
+    typed: str, code: int, left: int, cli: Cli, headrace_home: pathlib.Path
+) -> None:
+    cli("profile", "create", "other")
+    command = [sys.executable, "-m", "headrace", "profile", "delete", "other"]
+    shown = on_a_terminal(command, os.environ, headrace_home, typed=typed, after="[y/N]")
+    assert shown.code == code, shown
+    assert "Delete profile other? [y/N]" in shown
+    assert len(cli("profile", "ls", "-q").out.split()) == left
+
+
+@pytest.mark.parametrize("words", [["--no-prompt"], []], ids=["option", "setting"])
+def test_nothing_is_asked_of_somebody_who_has_said_so(
+    words: list[str], cli: Cli, headrace_home: pathlib.Path
+) -> None:
+    cli("profile", "create", "other")
+    command = [sys.executable, "-m", "headrace", *words, "profile", "delete", "other"]
+    environment = {**os.environ} if words else {**os.environ, "HEADRACE_CLI_PROMPT": "false"}
+    shown = on_a_terminal(command, environment, headrace_home)
+    assert shown.code == 2
+    assert "Say --yes" in shown

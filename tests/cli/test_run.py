@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.cli.conftest import Answer, Cli
 from tests.support.servers import ServerProcess, run_headrace
+from tests.support.terminals import on_a_terminal
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -222,9 +220,9 @@ def test_ctrl_c_ends_the_run_as_crashed(folder: pathlib.Path, environment: dict[
 
 
 def test_on_a_terminal_the_tree_is_drawn_and_stays(folder: pathlib.Path, environment: dict[str, str]) -> None:
-    shown = _on_a_terminal(
-        [sys.executable, "-m", "headrace", "run", "shop.py:outer", "-p", "n=3"], folder, environment
-    )
+    command = [sys.executable, "-m", "headrace", "run", "shop.py:outer", "-p", "n=3"]
+    shown = on_a_terminal(command, environment, folder)
+    assert shown.code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
     assert re.search(r"✔ outer · \S+ Completed \d+ms\n", plain)
     assert re.search(r"└─ ✔ square-\S+ Completed|├─ ✔ square x12: 12 Completed", plain)
@@ -232,29 +230,28 @@ def test_on_a_terminal_the_tree_is_drawn_and_stays(folder: pathlib.Path, environ
     assert plain.rstrip().splitlines()[-1].startswith("Flow run ")
 
 
-def _on_a_terminal(command: list[str], folder: pathlib.Path, environment: dict[str, str]) -> str:
-    """What a process writes to a terminal of 100 columns and 40 rows."""
-    ours, theirs = pty.openpty()
-    settings = {**environment, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
-    settings.pop("NO_COLOR", None)
-    with subprocess.Popen(
-        command, cwd=folder, env=settings, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if select.select([ours], [], [], 1)[0]:
-                try:
-                    part = os.read(ours, 65536)
-                except OSError:
-                    break
-                if not part:
-                    break
-                shown += part
-        process.wait(10)
-    os.close(ours)
-    return shown.decode()
+def test_a_run_without_its_server_in_reach_is_shown_as_it_was_recorded(
+    folder: pathlib.Path, environment: dict[str, str]
+) -> None:
+    settings = {
+        "HEADRACE_API_URL": "127.0.0.1:1",
+        "HEADRACE_API_OFFLINE": "allow",
+        "HEADRACE_API_CONNECT_TIMEOUT_SECONDS": "0.1",
+        "HEADRACE_RECORDER_EXIT_TIMEOUT_SECONDS": "0",
+    }
+    words = ["run", "shop.py:inner", "-p", "n=2", "-o", "json"]
+    done = run_headrace(*words, environment={**environment, **settings}, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"]["type"] == "COMPLETED"
+
+
+def test_a_run_that_needs_its_server_says_so(folder: pathlib.Path, environment: dict[str, str]) -> None:
+    settings = {"HEADRACE_API_URL": "127.0.0.1:1", "HEADRACE_API_CONNECT_TIMEOUT_SECONDS": "0.1"}
+    words = ["run", "shop.py:inner", "-p", "n=2"]
+    done = run_headrace(*words, environment={**environment, **settings}, cwd=folder)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: The server at 127.0.0.1:1 does not answer.")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_server_is_started_when_there_is_none(folder: pathlib.Path, environment: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from headrace.cli.progress import Progress
 from headrace.client import get_client
 from headrace.client.discovery import ensure_server
 from headrace.core.clock import SystemClock
+from headrace.core.errors import ServerUnavailable
 from headrace.logging.configuration import ensure_configured
 from headrace.recorder.observers import observe
 from headrace.settings import get_current_settings
@@ -149,10 +150,13 @@ def _update(known: Message, news: Message) -> None:
 
 
 def _final_run(watched: _Watched) -> Run:
-    """The run as the server has it; as it was recorded, where there is no server."""
+    """The run as the server has it; as it was recorded, where no server answers."""
     if get_current_settings().api_url == "off":
         return watched.run
-    return asyncio.run(_get_run(watched.run.id))
+    try:
+        return asyncio.run(_get_run(watched.run.id))
+    except ServerUnavailable:
+        return watched.run
 
 
 async def _get_run(run_id: str) -> Run:

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode
@@ -35,7 +36,10 @@ async def watch(
     /,
     *,
     timeout: Annotated[
-        float | None, Parameter(name="--timeout", help="Give up after this many seconds; the run goes on.")
+        float | None,
+        Parameter(
+            name="--timeout", validator=Number(gt=0), help="Give up after this many seconds; the run goes on."
+        ),
     ] = None,
     output: Output = "table",
 ) -> int:

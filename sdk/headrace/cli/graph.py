@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
@@ -28,14 +29,14 @@ async def graph(
     *,
     edges: Annotated[bool, Parameter(help="Show where each run's inputs came from, too.")] = False,
     dot: Annotated[bool, Parameter(help="Print it in Graphviz's language.")] = False,
-    max_nodes: Annotated[int, Parameter(help="At most this many runs, up to 10000.")] = 1000,
+    max_nodes: Annotated[
+        int, Parameter(validator=Number(gte=1, lte=10_000), help="At most this many runs, up to 10000.")
+    ] = 1000,
     output: Output = "table",
 ) -> None:
     """Show the runs below a flow run as a tree."""
     if dot and output != "table":
         raise CliError("--dot and --output exclude each other.", code=ExitCode.USAGE)
-    if not 0 < max_nodes <= 10_000:
-        raise CliError("--max-nodes is from 1 to 10000.", code=ExitCode.USAGE)
     async with get_client() as client:
         run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
         found = await client.get_run_graph(run.id, max_nodes=max_nodes)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
@@ -35,8 +36,12 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 Follow = Annotated[
     bool, Parameter(name=["--follow", "-f"], help="Go on with new lines until the run has ended.")
 ]
-Head = Annotated[int | None, Parameter(name="--head", help="Only the first lines, this many.")]
-Tail = Annotated[int | None, Parameter(name="--tail", help="Only the last lines, this many.")]
+Head = Annotated[
+    int | None, Parameter(name="--head", validator=Number(gte=1), help="Only the first lines, this many.")
+]
+Tail = Annotated[
+    int | None, Parameter(name="--tail", validator=Number(gte=1), help="Only the last lines, this many.")
+]
 Reverse = Annotated[bool, Parameter(name=["--reverse", "-r"], help="Newest first.")]
 Level = Annotated[
     str,

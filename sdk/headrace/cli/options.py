@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from headrace.cli.candidates import flow_run_names, task_run_names
 
@@ -36,7 +37,9 @@ Output = Annotated[
 Quiet = Annotated[
     bool, Parameter(name=["--quiet", "-q"], help="Print ids only, one per line (names for what has no id).")
 ]
-Limit = Annotated[int, Parameter(name=["--limit", "-n"], help="At most this many; 0 for all.")]
+Limit = Annotated[
+    int, Parameter(name=["--limit", "-n"], validator=Number(gte=0), help="At most this many; 0 for all.")
+]
 Since = Annotated[
     str | None,
     Parameter(
