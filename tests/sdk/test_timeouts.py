@@ -203,6 +203,39 @@ def test_in_a_thread_a_blocking_call_is_timed_out_when_it_returns(caplog: pytest
     assert len(warnings) <= 1
 
 
+def test_in_a_thread_the_end_is_recorded_when_the_limit_passes(recorder: MemoryRecorder) -> None:
+    """Not only when the call returns in which the thread is blocked."""
+    gate = threading.Lock()
+    gate.acquire()
+
+    @task(name="blocked", timeout_seconds=LIMIT)
+    def blocked() -> None:
+        gate.acquire()
+
+    @flow
+    def outer() -> Any:
+        future = blocked.submit()
+        deadline = time.monotonic() + LONG
+        while recorder.the("blocked").names[-1] != "TimedOut" and time.monotonic() < deadline:
+            time.sleep(LIMIT / 10)
+        assert not future.done()
+        gate.release()
+        future.wait()
+        return future.state.name
+
+    assert outer() == "TimedOut"
+    assert recorder.the("blocked").names == ["Pending", "Running", "TimedOut"]
+
+
+def test_in_a_thread_an_attempt_that_is_retried_ends_when_its_body_does(recorder: MemoryRecorder) -> None:
+    @task(name="sleeps", timeout_seconds=LIMIT, retries=1)
+    def sleeps() -> None:
+        time.sleep(LIMIT * 2)
+
+    flow(lambda: sleeps.submit().wait())()
+    assert recorder.the("sleeps").names == ["Pending", "Running", "Retrying", "TimedOut"]
+
+
 def test_in_a_thread_nothing_is_left_behind() -> None:
     """Bodies that end about when their limit passes: no interruption may hit what runs after them."""
     survived: list[int] = []

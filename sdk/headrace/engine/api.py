@@ -109,10 +109,18 @@ class Ops(Protocol):
         """Everything that a generator or async generator still yields."""
         ...
 
-    def limit(self, seconds: float, error: TimeoutError) -> AbstractAsyncContextManager[None]:
+    def limit(
+        self, seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """Interrupt what runs inside once `seconds` have passed, and raise `error`, or a `LimitPassed` of it.
 
         It is raised also when the inside ran to its end in spite of the interruption.
+
+        Args:
+            seconds: how long the inside may run.
+            error: what is raised.
+            passed: called when the time is up, from another thread, where the inside cannot be interrupted
+                at once; not called where it can.
         """
         ...
 

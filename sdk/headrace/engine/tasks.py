@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -128,14 +130,16 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
         running = journal.enter(journal.make(StateType.RUNNING, name))
         if task.on_running_hooks:
             await run_hooks(ops, _log, task.on_running_hooks, task, run, running)
-        ending = await _attempt(ops, context, args, kwargs)
+        ending = await _attempt(ops, context, journal, args, kwargs)
         draft = _draft(journal, ending)
         if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
             continue
         return await _finish(ops, context, journal, ending, draft)
 
 
-async def _attempt(ops: Ops, context: TaskRunContext, args: list[Any], kwargs: dict[str, Any]) -> Ending:
+async def _attempt(
+    ops: Ops, context: TaskRunContext, journal: Journal, args: list[Any], kwargs: dict[str, Any]
+) -> Ending:
     task = context.task
     seconds = task.timeout_seconds
     own_limit: TimeoutError | None = None
@@ -148,7 +152,7 @@ async def _attempt(ops: Ops, context: TaskRunContext, args: list[Any], kwargs: d
                 value = await _finished(ops, task, value)
         else:
             own_limit = context.limit_error = limit_error("Task", seconds)
-            async with ops.limit(seconds, own_limit):
+            async with ops.limit(seconds, own_limit, _early_ending(context, journal, own_limit)):
                 value = task.fn(*args, **kwargs)
                 value = await _finished(ops, task, value)
     except (Exception, LimitPassed) as raised:
@@ -159,6 +163,21 @@ async def _attempt(ops: Ops, context: TaskRunContext, args: list[Any], kwargs: d
     finally:
         context.limit_error = None
     return ending_of_value(value)
+
+
+def _early_ending(
+    context: TaskRunContext, journal: Journal, limit: TimeoutError
+) -> Callable[[], object] | None:
+    """How to record that time is up without waiting for the body; None when it is to be retried."""
+    if context.task_run.run_count <= context.task.retries:
+        return None
+
+    def record() -> None:
+        # Not this process's any longer: the body's own thread finds that out, too.
+        with suppress(Abort):
+            journal.enter(_draft(journal, ending_of_error(limit, "Task", limit)))
+
+    return record
 
 
 async def _finished(ops: Ops, task: Task[..., Any], value: Any) -> Any:
@@ -203,7 +222,8 @@ async def _finish(
     ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, draft: State[Any]
 ) -> Outcome:
     task, run = context.task, context.task_run
-    state = journal.enter(draft)
+    # A time limit may have been recorded while the body was still running.
+    state = run.state if run.state is not None and run.state.is_final() else journal.enter(draft)
     if state.type is StateType.COMPLETED:
         _log.debug("Finished in state %s", state)
         if context.flow_context is not None:

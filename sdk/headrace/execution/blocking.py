@@ -65,8 +65,10 @@ class BlockingOps(Recording):
             return list(run_coroutine(_collected(generator)))
         return list(generator)
 
-    def limit(self, seconds: float, error: TimeoutError) -> AlarmLimit | ThreadLimit:
-        return blocking_limit(seconds, error)
+    def limit(
+        self, seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None
+    ) -> AlarmLimit | ThreadLimit:
+        return blocking_limit(seconds, error, passed)
 
 
 BLOCKING = BlockingOps()

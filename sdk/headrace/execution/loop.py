@@ -67,7 +67,9 @@ class LoopOps(Recording):
             return [item async for item in generator]
         return list(generator)
 
-    def limit(self, seconds: float, error: TimeoutError) -> LoopLimit:
+    def limit(
+        self, seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None
+    ) -> LoopLimit:
         return LoopLimit(seconds, error)
 
 

@@ -11,6 +11,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
@@ -22,11 +23,19 @@ _log = logging.getLogger("headrace.timeouts")
 _SOON: Final = 1e-6
 
 
-def blocking_limit(seconds: float, error: TimeoutError) -> AlarmLimit | ThreadLimit:
-    """The limit that works on this thread: raises `error` inside once `seconds` have passed."""
+def blocking_limit(
+    seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None
+) -> AlarmLimit | ThreadLimit:
+    """The limit that works on this thread: raises `error` inside once `seconds` have passed.
+
+    Args:
+        seconds: how long the inside may run.
+        error: what is raised.
+        passed: called when the time is up, if the inside cannot be interrupted at once.
+    """
     if threading.current_thread() is threading.main_thread():
         return AlarmLimit(seconds, error)
-    return ThreadLimit(seconds, error)
+    return ThreadLimit(seconds, error, passed)
 
 
 class _Alarms:
@@ -118,9 +127,12 @@ class ThreadLimit:
     A C call that blocks, such as `time.sleep`, is not interrupted; the run is timed out once it returns.
     """
 
-    def __init__(self, seconds: float, error: TimeoutError) -> None:
+    def __init__(
+        self, seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None
+    ) -> None:
         self._seconds = seconds
         self._error = error
+        self._passed = passed
         self._lock = threading.Lock()
         self._done = False
         self._fired = False
@@ -148,9 +160,12 @@ class ThreadLimit:
 
     def _fire(self) -> None:
         with self._lock:
-            if not self._done:
-                self._fired = True
-                _plant(self._thread_id, self._interruption)
+            if self._done:
+                return
+            self._fired = True
+            if self._passed is not None:
+                self._passed()
+            _plant(self._thread_id, self._interruption)
 
 
 def _plant(thread_id: int, error: type[BaseException] | None) -> None:
