@@ -233,6 +233,7 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        pool = self._threads()
         try:
             if exc is None or isinstance(exc, Exception):
                 self._cancel(self._beyond_the_workers())
@@ -242,12 +243,13 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
                 while self._unended:
                     self._all_ended.wait()
         except BaseException:
+            # A second Ctrl-C, say: what still runs is left to itself.
             self.cancel_all()
+            pool.close(wait=False)
             raise
         finally:
             super().__exit__(exc_type, exc, traceback)
-        if self._pool is not None:
-            self._pool.close()
+        pool.close()
 
     def is_own_thread(self) -> bool:
         helper = current_helper()

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import threading
 import time
 import tracemalloc
+import weakref
 from contextvars import ContextVar
 from typing import Any
 
@@ -696,3 +698,46 @@ def test_a_task_that_waits_for_its_next_try_ends_with_its_flow(
         "Crashed",
         "Execution was cancelled by the runtime environment.",
     )
+
+
+def test_a_future_does_not_keep_the_arguments() -> None:
+    class Table:
+        pass
+
+    @task
+    def use(table: Table, before: Any = None) -> int:
+        return 1
+
+    @flow
+    def run() -> Any:
+        table = Table()
+        gone = weakref.ref(table)
+        first = use.submit(table)
+        before = weakref.ref(first)
+        last = use.submit(Table(), first)
+        assert last.result() == 1
+        del table, first
+        gc.collect()
+        return {"table": gone(), "future": before()}
+
+    assert run() == {"table": None, "future": None}
+
+
+def test_an_interrupt_while_the_flow_ends_is_not_held_up(recorder: MemoryRecorder, gate: Gate) -> None:
+    @task
+    def held() -> None:
+        gate.hold()
+
+    runner = ThreadPoolTaskRunner(max_workers=2)
+    runner.__enter__()
+    runner.submit(held, {})
+    gate.await_inside(1)
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            runner.__exit__(None, None, None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    gate.open()

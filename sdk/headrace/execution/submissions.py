@@ -131,6 +131,8 @@ class Submission:
             api.run_task_sync(self._call)
 
     def _end(self, error: BaseException | None) -> None:
+        # A future that is kept must not keep the arguments, and with them the futures before it.
+        self._call.run.parameters = {}
         self.future.finish(error)
         self._on_end(self)
 

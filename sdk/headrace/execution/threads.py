@@ -104,12 +104,12 @@ class WorkerPool:
                 self._running += 1
                 self._hand_over()
 
-    def close(self) -> None:
-        """Let the threads end when the queue is empty, and wait for them."""
+    def close(self, *, wait: bool = True) -> None:
+        """Let the threads end when the queue is empty, and wait for that."""
         with self._lock:
             self._closing = True
             self._wake_all()
-        while (thread := self._a_thread()) is not None:
+        while wait and (thread := self._a_thread()) is not None:
             thread.join()
 
     def _a_thread(self) -> threading.Thread | None:
