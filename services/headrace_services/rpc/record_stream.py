@@ -181,7 +181,7 @@ class RecordStream:
             await self._room.wait()
         if not entries:
             return
-        outcome = asyncio.ensure_future(self._writer.record(self.open.recorder_id, batch.first_seq, entries))
+        outcome = self._writer.recorded(self.open.recorder_id, batch.first_seq, entries)
         outcome.add_done_callback(self._batch_done)
         self._batches.append(_Batch(len(entries), refused, outcome))
         self._in_flight += len(entries)

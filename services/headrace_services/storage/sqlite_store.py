@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from headrace_services.storage.call_thread import CallThread
 from headrace_services.storage.columns import (
     RECORDER_COLUMNS,
     RUN_COLUMNS,
@@ -71,7 +70,7 @@ def marks(count: int) -> str:
 
 
 # How many parameters a list gets, so that few different statements have to be prepared.
-_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 8192)
 
 
 def _padded(ids: Collection[str]) -> Iterator[list[bytes]]:
@@ -84,9 +83,12 @@ def _padded(ids: Collection[str]) -> Iterator[list[bytes]]:
 
 
 @lru_cache(maxsize=64)
-def _numbered(sql: str, count: int) -> str:
-    """`sql` with `?1, ?2, ...` for each of its `{0}`: one list of parameters serves them all."""
-    return sql.format(", ".join(f"?{i}" for i in range(1, count + 1)))
+def _filled(sql: str, count: int) -> tuple[str, int]:
+    """`sql` with `count` marks for each `{0}`, and how many of these there are.
+
+    Marks without numbers: SQLite's module looks the name of every numbered one up in a list.
+    """
+    return sql.format(marks(count)), sql.count("{0}")
 
 
 def _row(row: Row, id_positions: Sequence[int]) -> Row:
@@ -134,7 +136,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="headrace-writer")
+        self._thread = CallThread("headrace-writer")
         self._connection: sqlite3.Connection | None = None
 
     async def open(self) -> None:
@@ -143,7 +145,7 @@ class SqliteStore:
         Raises:
             DatabaseUnavailable: the file cannot be opened.
         """
-        await self._in_thread(self._connected)
+        await self._thread.call(self._connected)
 
     async def transact(self, logic: Callable[[], Steps[T]]) -> T:
         """Run `logic` in one transaction; it is durable when this returns.
@@ -152,15 +154,12 @@ class SqliteStore:
             Conflict: it may be tried again.
             DatabaseUnavailable, StorageFull: nothing was written.
         """
-        return await self._in_thread(self._transact, logic)
+        return await self._thread.call(self._transact, logic)
 
     async def close(self) -> None:
         """Let go of the file."""
-        await self._in_thread(self._disconnect)
-        self._thread.shutdown(wait=False)
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        await self._thread.call(self._disconnect)
+        self._thread.close()
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -201,7 +200,11 @@ class SqliteStore:
 
     def _fetch_in(self, sql: str, ids: Collection[str]) -> list[Row]:
         """The rows of `sql`, whose `{0}` stands for the ids."""
-        return [row for part in _padded(ids) for row in self._fetch(_numbered(sql, len(part)), part)]
+        found: list[Row] = []
+        for part in _padded(ids):
+            filled, times = _filled(sql, len(part))
+            found += self._fetch(filled, part * times)
+        return found
 
     # Operations, as `storage.steps` describes them
 

@@ -103,7 +103,17 @@ class Writer:
             RecorderSealed: the recorder has said that it is done.
             ObjectNotFound: the recorder never opened.
         """
-        return await self._ask(Record.of(recorder_id, first_seq, entries))
+        return await self.recorded(recorder_id, first_seq, entries)
+
+    def recorded(
+        self, recorder_id: str, first_seq: int, entries: Sequence[RecordEntry]
+    ) -> asyncio.Future[RecordOutcome]:
+        """What `record` will return: the entries are in the queue at once, without a task to put them there.
+
+        Raises:
+            DatabaseUnavailable: the database is being closed.
+        """
+        return self._put(Record.of(recorder_id, first_seq, entries))
 
     async def renew_recorders(
         self, renewals: Mapping[str, int], executing: Sequence[AttemptRef] = ()
@@ -236,11 +246,14 @@ class Writer:
     # The loop
 
     async def _ask(self, command: Command[T]) -> T:
+        return await self._put(command)
+
+    def _put(self, command: Command[T]) -> asyncio.Future[T]:
         if self._closing:
             raise DatabaseUnavailable("The server is closing its database.")
         self._queue.append(command)
         self._wake.set()
-        return await command.future
+        return command.future
 
     async def _run(self) -> None:
         while not (self._closing and not self._queue):
