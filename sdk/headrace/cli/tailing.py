@@ -46,7 +46,9 @@ async def tail_until_final(
         async with closing(client.tail_logs(filter, backfill=most)) as responses:
             while True:
                 reading = asyncio.ensure_future(anext(responses))
-                await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+                # Without a token yet, there is no place to read on from.
+                awaited = {reading, ended} if token else {reading}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
                     reading.cancel()
                     await asyncio.gather(reading, return_exceptions=True)
