@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from headrace_services.storage.urls import postgresql_dsn, sqlite_path
 
 __all__ = ["Backend", "PostgresqlBackend", "SqliteBackend"]
 
+_log = logging.getLogger(__name__)
 _NOTICES_PER_SECOND: Final = 50
 _RECONNECT_SECONDS: Final = 1.0
 _CHANNEL: Final = "headrace"
@@ -177,8 +179,11 @@ class PostgresqlBackend:
     async def _keep_listening(self, heard: Callable[[], None]) -> None:
         """Hold a connection for notices, and make a new one whenever it breaks."""
         while True:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            try:
                 await self._listen_once(heard)
+            except Exception as error:
+                # Notices only wake; whoever waits polls slowly as well.
+                _log.debug("the connection for notices broke: %s", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen_once(self, heard: Callable[[], None]) -> None:

@@ -40,7 +40,7 @@ from headrace_services.storage.recording import (
 )
 from headrace_services.storage.rows import RecorderRow, RunRow, encode_tags, flow_id_of, full_spec, text
 from headrace_services.storage.run_codec import run_message
-from headrace_services.storage.steps import Steps
+from headrace_services.storage.steps import Conflict, Steps
 from headrace_services.storage.values import EntryOutcome, RecorderStatus, RecordOutcome
 from headrace_services.storage.work import Work
 
@@ -141,6 +141,9 @@ class Record(Command[RecordOutcome]):
             raise ObjectNotFound.of("recorder", self._recorder_id)
         if recorder.is_sealed:
             raise RecorderSealed()
+        if recorder.is_remembered and self._first_seq != recorder.durable_seq + 1:
+            # Another replica may have gone on: what is remembered is not enough to refuse or to skip.
+            raise Conflict
         if self._first_seq > recorder.durable_seq + 1:
             raise SequenceGap.at(recorder.durable_seq)
         results = yield from apply_entries(work, recorder, self._first_seq, self._ops)
@@ -203,7 +206,7 @@ class OpenRecorder(Command[RecorderStatus]):
         recorder = RecorderRow()
         recorder.id = self._id
         recorder.durable_seq = recorder.stored_seq = 0
-        recorder.is_sealed = False
+        recorder.is_sealed = recorder.is_remembered = False
         recorder.is_new = recorder.writes_lease = True
         recorder.host, recorder.pid = text(sdk.host), sdk.pid
         recorder.sdk = text(f"{sdk.name} {sdk.version} {sdk.language}".strip())

@@ -183,6 +183,7 @@ class RecorderRow:
         "host",
         "id",
         "is_new",
+        "is_remembered",
         "is_sealed",
         "pid",
         "replica_id",
@@ -203,6 +204,8 @@ class RecorderRow:
     dropped_logs: int
     dropped_spans: int
     is_new: bool
+    is_remembered: bool
+    """It is as an earlier transaction left it: enough to go on from, as the write checks it."""
     stored_seq: int
     """The durable sequence number in the database; every update names it."""
     writes_lease: bool

@@ -52,7 +52,7 @@ def recorder_from_row(row: Row) -> RecorderRow:
         recorder.dropped_spans,
     ) = row  # fmt: skip
     recorder.is_sealed = bool(is_sealed)
-    recorder.is_new = recorder.writes_lease = False
+    recorder.is_new = recorder.is_remembered = recorder.writes_lease = False
     recorder.stored_seq = recorder.durable_seq
     return recorder
 

@@ -392,6 +392,7 @@ class Writer:
         """Remember the recorders as they will be after the commit; a failure forgets them all."""
         for id, recorder in work.recorders.items():
             recorder.is_new = recorder.writes_lease = False
+            recorder.is_remembered = True
             recorder.stored_seq = recorder.durable_seq
             self._recorders[id] = recorder
             if recorder.is_sealed:
