@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 __all__ = ["CallThread"]
 
 T = TypeVar("T")
-_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
 
 class CallThread:
@@ -24,7 +24,7 @@ class CallThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def call(self, function: Callable[[], T]) -> T:
         """What `function` returns, or raises. A caller that is cancelled does not stop it.
 
         Raises:
@@ -34,7 +34,7 @@ class CallThread:
             raise RuntimeError(f"The thread {self._thread.name} is closed.")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        self._calls.put((loop, answer, function, arguments))
+        self._calls.put((loop, answer, function))
         return await answer
 
     def close(self) -> None:
@@ -52,13 +52,12 @@ class CallThread:
         self,
         loop: asyncio.AbstractEventLoop,
         answer: asyncio.Future[Any],
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
+        function: Callable[[], Any],
     ) -> None:
         value: Any = None
         error: BaseException | None = None
         try:
-            value = function(*arguments)
+            value = function()
         except BaseException as raised:
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits

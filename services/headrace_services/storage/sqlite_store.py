@@ -154,7 +154,7 @@ class SqliteStore:
             Conflict: it may be tried again.
             DatabaseUnavailable, StorageFull: nothing was written.
         """
-        return await self._thread.call(self._transact, logic)
+        return await self._thread.call(lambda: self._transact(logic))
 
     async def close(self) -> None:
         """Let go of the file."""
