@@ -8,7 +8,7 @@ bind, `ValueError` for names, `RuntimeError` for a missing context.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.errors import (
@@ -20,8 +20,6 @@ from headrace.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from headrace.states import State
 
 __all__ = [
@@ -118,13 +116,6 @@ class UpstreamTaskError(HeadraceException):
 class ParameterTypeError(HeadraceException):
     """The parameters of a flow do not fit its annotations."""
 
-    @classmethod
-    def from_validation_error(cls, error: ValidationError) -> ParameterTypeError:
-        """The error that names every bad field of `error` and what is wrong with it."""
-        bad = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        lines = "\n - ".join(bad)
-        return cls(f"Flow run received invalid parameters:\n - {lines}")
-
 
 class ParameterBindError(TypeError, HeadraceException):
     """The arguments do not fit the function's signature."""
@@ -145,14 +136,6 @@ class ParameterBindError(TypeError, HeadraceException):
 
 class SignatureMismatchError(TypeError, HeadraceException):
     """Parameters were given that the flow does not have."""
-
-    @classmethod
-    def from_bad_params(cls, expected: Iterable[str], provided: Iterable[str]) -> SignatureMismatchError:
-        """The error for parameters that are not among the `expected` ones."""
-        return cls(
-            f"Function expects parameters {sorted(expected)} but was provided with parameters "
-            f"{sorted(provided)}."
-        )
 
 
 class ReservedArgumentError(TypeError, HeadraceException):

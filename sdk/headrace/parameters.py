@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from headrace.exceptions import ParameterBindError, ReservedArgumentError, SignatureMismatchError
+from headrace.exceptions import ParameterBindError, ReservedArgumentError
 
 __all__ = ["RESERVED", "Binder"]
 
@@ -121,15 +121,6 @@ class Binder:
             else:
                 kwargs[name] = parameters[name]
         return args, kwargs
-
-    def check_names(self, parameters: Mapping[str, Any]) -> None:
-        """See that every one of `parameters` belongs to the signature.
-
-        Raises:
-            SignatureMismatchError: one does not.
-        """
-        if not set(parameters) <= set(self.names):
-            raise SignatureMismatchError.from_bad_params(self.names, parameters)
 
     def without_first(self) -> Binder:
         """For the same function as a method: the first parameter is bound already."""

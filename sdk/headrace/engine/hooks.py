@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headrace.decorated import callable_name
+
 if TYPE_CHECKING:
     from headrace.engine.api import Ops
     from headrace.states import State
 
-__all__ = ["callable_name", "run_hooks"]
+__all__ = ["run_hooks"]
 
 
 async def run_hooks(
@@ -32,11 +34,3 @@ async def run_hooks(
             await ops.call(hook, subject, run, state)
         except Exception:
             log.error("An error was encountered while running hook %r", name, exc_info=True)
-
-
-def callable_name(fn: Any) -> str:
-    """A name for people; also for partials and callable objects."""
-    inner = fn
-    while hasattr(inner, "func"):
-        inner = inner.func
-    return str(getattr(inner, "__name__", None) or type(inner).__name__)
