@@ -105,7 +105,7 @@ def status(
     wait: Annotated[bool, Parameter(help="Wait until the server is healthy.")] = False,
     timeout: Annotated[float, Parameter(name=["--timeout", "-t"], help="Seconds to wait at most.")] = 30.0,
     output: Annotated[
-        Literal["table", "json"], Parameter(name=["--output", "-o"], help="How to print.")
+        Literal["table", "json", "jsonl"], Parameter(name=["--output", "-o"], help="How to print.")
     ] = "table",
 ) -> int:
     """Show the server of this home. The exit code is 0 when it is healthy, else 1."""
@@ -117,10 +117,10 @@ def status(
     folder = load_settings({"home": home}).home
     note, health = wait_until_healthy(folder, timeout) if wait else check_health(folder)
     facts: dict[str, Any] = {"health": health, "home": str(folder), **(asdict(note) if note else {})}
-    if output == "json":
+    if output != "table":
         import json
 
-        print(json.dumps(facts))
+        print(json.dumps(facts, indent=2 if output == "json" else None))
     else:
         _print_facts(facts)
     if health == Health.ABSENT and output == "table":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import subprocess
@@ -12,12 +13,29 @@ import sys
 
 import pytest
 
-from headrace.cli.catalogue import CATALOGUE, Command, Noun, find
+from headrace.cli.catalogue import CATALOGUE, Command, Noun, find, plugins
 from headrace.cli.launch import iter_commands
 from tests.cli.conftest import Cli
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-PAGES = ["", *(e.name for e in CATALOGUE if isinstance(e, Noun)), *(words for words, _ in iter_commands())]
+
+
+def _plugin_pages() -> list[str]:
+    """The nouns of other packages, and their commands."""
+    pages: list[str] = []
+    for plugin in plugins():
+        module, _, name = plugin.target.partition(":")
+        app = getattr(importlib.import_module(module), name)
+        pages.extend([plugin.name, *(f"{plugin.name} {c}" for c in app if not c.startswith("-"))])
+    return pages
+
+
+PAGES = [
+    "",
+    *(e.name for e in CATALOGUE if isinstance(e, Noun)),
+    *(words for words, _ in iter_commands()),
+    *_plugin_pages(),
+]
 
 
 @pytest.mark.parametrize("words", PAGES, ids=lambda words: words or "headrace")
