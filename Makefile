@@ -7,12 +7,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/gencode-floor/.made .tools/gencode-newest/.made
 
-# Pinned on purpose: the generator's version is the floor of what users must install (tools/protogen.py).
-PROTOGEN := grpcio-tools==1.76.0 mypy-protobuf==5.1.0 setuptools<81
-BUF := @bufbuild/buf@1.75.0
-GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
-PROTOBUF_RANGE := protobuf>=7,<8
-PROTOBUF_FLOOR := protobuf==6.31.1 grpcio==1.76.0 grpcio-status==1.76.0
+include tools/versions.mk
 
 ARGS ?=
 
@@ -31,19 +26,19 @@ tools: $(TOOLS)
 	@sh tools/venv.sh
 	@touch $@
 
-.tools/protogen/.made: Makefile | .venv/.made
+.tools/protogen/.made: tools/versions.mk | .venv/.made
 	@sh tools/tool_venv.sh .tools/protogen "$(PROTOGEN)" && touch $@
 
-.tools/gencode-floor/.made: Makefile | .venv/.made
+.tools/gencode-floor/.made: tools/versions.mk | .venv/.made
 	@sh tools/tool_venv.sh .tools/gencode-floor "$(PROTOBUF_FLOOR)" && touch $@
 
-.tools/gencode-newest/.made: Makefile | .venv/.made
+.tools/gencode-newest/.made: tools/versions.mk | .venv/.made
 	@sh tools/tool_venv.sh .tools/gencode-newest "$(PROTOBUF_RANGE) grpcio grpcio-status" && touch $@
 
-.tools/buf.made: Makefile tools/buf.sh | .venv/.made
+.tools/buf.made: tools/versions.mk tools/buf.sh | .venv/.made
 	@sh tools/buf.sh "$(BUF)" && touch $@ || true
 
-.tools/grpcurl.made: Makefile tools/grpcurl.sh | .venv/.made
+.tools/grpcurl.made: tools/versions.mk tools/grpcurl.sh | .venv/.made
 	@sh tools/grpcurl.sh "$(GRPCURL)" && touch $@ || true
 
 constraints: .venv/.made ## Write constraints.txt anew from pyproject.toml
@@ -58,8 +53,8 @@ run: .venv/.made ## Run the example pipeline over real data, on a server of its 
 dev: .venv/.made ## Run a server in the foreground (HEADRACE_HOME says where it keeps its data)
 	@$(BIN)/headrace server start $(ARGS)
 
-test: setup ## Run every test (ARGS="-k name" chooses)
-	@$(BIN)/pytest $(ARGS)
+test: setup ## Run every test (ARGS="-n 0 -k name" chooses, in one process)
+	@$(BIN)/pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: setup ## Style, layers, protos and generated code
 	@$(BIN)/ruff check .
