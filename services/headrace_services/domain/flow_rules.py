@@ -297,15 +297,14 @@ _LATENESS: Final = Rule(10, "lateness", ANY, _to([SCHEDULED]), mark_late)
 _ANNOUNCE: Final = Rule(16, "announce", ANY, TYPES, announce, is_universal=True)
 _RELEASE: Final = Rule(17, "release the slot", ANY, TYPES, release_slot, is_universal=True)
 
+_SUBMITTED: Final = _types(PENDING, RUNNING, CANCELLING, CANCELLED)
+
 FLOW_RULES: Final[Policy] = (
     _DUPLICATE,
     Rule(3, "leaving a final state", _FINAL, TYPES, leave_final),
     Rule(4, "cancelling ends in cancelled", _types(CANCELLING), TYPES - {CANCELLED}, end_cancelled),
     _CANCEL_UNHELD,
-    Rule(
-        *(6, "double submission"),
-        *(_types(PENDING, RUNNING, CANCELLING, CANCELLED), _to([PENDING]), refuse_double_submission),
-    ),
+    Rule(6, "double submission", _SUBMITTED, _to([PENDING]), refuse_double_submission),
     Rule(7, "slot at start", _types(PENDING), _to([RUNNING]), check_slot_at_start),
     Rule(8, "take a slot", ANY - {PENDING, RUNNING, CANCELLING}, _to([PENDING]), take_slot),
     _LATENESS,

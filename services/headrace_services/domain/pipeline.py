@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from headrace.core.states import StateType
 from headrace.core.verdicts import Abort, Accept, Reject, Verdict, Wait
-from headrace_services.domain.books import Books, keep_books
+from headrace_services.domain.books import keep_books
 from headrace_services.domain.effects import (
     AddPauseKey,
     ClearPauseKeys,
@@ -222,17 +222,13 @@ def _applied(run: RunFacts, effects: tuple[Effect, ...]) -> RunFacts:
             case ClearPauseKeys():
                 run = replace(run, pause_keys=frozenset())
             case SetResuming(is_resuming):
-                run = replace(run, books=_with(run.books, is_resuming=is_resuming))
+                run = replace(run, books=run.books._replace(is_resuming=is_resuming))
             case SetRetryType(retry_type):
                 run = replace(run, retry_type=retry_type)
             case ResetRunCount():
-                run = replace(run, books=_with(run.books, run_count=0))
+                run = replace(run, books=run.books._replace(run_count=0))
             case NoteFlowRunCount(run_count):
                 run = replace(run, seen_in_flow_run_count=run_count)
             case _:
                 pass
     return run
-
-
-def _with(books: Books, **changes: object) -> Books:
-    return books._replace(**changes)

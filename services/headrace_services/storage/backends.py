@@ -11,36 +11,55 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol
-
-import asyncpg
+from typing import Any, Final, Protocol, TypeVar
 
 from headrace.core.clock import Clock
 from headrace_services.storage.errors import is_disconnect, translated
-from headrace_services.storage.postgresql_store import (
-    CONNECT_SECONDS,
-    STATEMENT_SECONDS,
-    Connection,
-    PostgresqlStore,
-)
-from headrace_services.storage.sqlite_store import SqliteStore, connect
-from headrace_services.storage.steps import Row
-from headrace_services.storage.urls import postgresql_dsn, sqlite_path
+from headrace_services.storage.postgresql import CONNECT_SECONDS, Pool, connect, make_pool
+from headrace_services.storage.postgresql_store import PostgresqlStore
+from headrace_services.storage.sqlite_store import SqliteStore, open_connection
+from headrace_services.storage.steps import Row, Steps
+from headrace_services.storage.urls import sqlite_path
 
-__all__ = ["Backend", "PostgresqlBackend", "SqliteBackend"]
+__all__ = ["Backend", "PostgresqlBackend", "SqliteBackend", "Store"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _NOTICES_PER_SECOND: Final = 50
 _RECONNECT_SECONDS: Final = 1.0
 _CHANNEL: Final = "headrace"
 
 
+class Store(Protocol):
+    """The writer's side of a database."""
+
+    async def transact(self, logic: Callable[[], Steps[T]]) -> T:
+        """Run `logic` in one transaction; it is durable when this returns.
+
+        Raises:
+            Conflict: it may be tried again.
+            DatabaseUnavailable, StorageFull: nothing was written.
+        """
+        ...
+
+
 class Backend(Protocol):
     """One database, whichever it is."""
 
-    dialect: str
-    version: str
-    store: SqliteStore | PostgresqlStore
+    @property
+    def dialect(self) -> str:
+        """ "sqlite" or "postgresql"."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The database's own version."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where transactions run."""
+        ...
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
         """The rows of a query with `?` for each parameter."""
@@ -91,7 +110,7 @@ class SqliteBackend:
             try:
                 connection = self._idle.get_nowait()
             except queue.Empty:
-                connection = connect(self._path, read_only=True)
+                connection = open_connection(self._path, read_only=True)
             try:
                 return connection.execute(sql, parameters).fetchall()
             finally:
@@ -126,10 +145,10 @@ class PostgresqlBackend:
 
     dialect = "postgresql"
 
-    def __init__(self, dsn: str, pool: Any, version: str) -> None:
-        self.store = PostgresqlStore(dsn)
+    def __init__(self, url: str, pool: Pool, version: str) -> None:
+        self.store = PostgresqlStore(url)
         self.version = version
-        self._dsn = dsn
+        self._url = url
         self._pool = pool
         self._listener: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
@@ -138,18 +157,10 @@ class PostgresqlBackend:
     @classmethod
     async def open(cls, url: str, readers: int) -> PostgresqlBackend:
         """Connect to the database of `url`."""
-        dsn = postgresql_dsn(url)
         with translated():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=readers,
-                timeout=CONNECT_SECONDS,
-                command_timeout=STATEMENT_SECONDS,
-                server_settings={"application_name": "headrace reader"},
-            )
-            version = (await pool.fetchval("SHOW server_version")).split(" ")[0]
-        backend = cls(dsn, pool, version)
+            pool = await make_pool(url, "reader", readers)
+            version = str(await pool.fetchval("SHOW server_version")).split(" ")[0]
+        backend = cls(url, pool, version)
         await backend.store.open()
         return backend
 
@@ -187,20 +198,15 @@ class PostgresqlBackend:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen_once(self, heard: Callable[[], None]) -> None:
-        connection: Connection = await asyncpg.connect(
-            self._dsn,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS,
-            server_settings={"application_name": "headrace notices"},
-        )
+        connection = await connect(self._url, "notices")
         own_pid = connection.get_server_pid()
         broken = asyncio.Event()
 
-        def on_notice(_connection: Any, pid: int, _channel: str, _payload: str) -> None:
+        def on_notice(_connection: object, pid: int, _channel: str, _payload: object) -> None:
             if pid != own_pid:
                 heard()
 
-        def on_end(_connection: Any) -> None:
+        def on_end(_connection: object) -> None:
             broken.set()
             self._due.set()
 

@@ -59,7 +59,8 @@ class Database:
             await self.writer.close()
             await self._backend.close()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Begin to commit, and to hear of the commits of other replicas."""
         await self._backend.listen(self.signals.bump)
         self.writer.start()
 
@@ -88,5 +89,5 @@ async def open_database(url: str, *, clock: Clock, read_pool_size: int = 8) -> D
     else:
         backend = await PostgresqlBackend.open(url, read_pool_size)
     database = Database(backend, clock)
-    await database._start()
+    await database.start()
     return database

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 
 from headrace.core.errors import DatabaseUnavailable, ServiceError, StorageFull
 
@@ -85,6 +85,6 @@ def translated() -> Iterator[None]:
         OSError,
     ) as error:
         known = translate(error)
-        if known is None or known is error:
+        if known is None:
             raise
         raise known from error

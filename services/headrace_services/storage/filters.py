@@ -26,8 +26,8 @@ _TAG_OF_RUN: Final = (
 class Conditions:
     """Conditions that must all hold, and their parameters, in order."""
 
-    parts: list[str] = field(default_factory=list)
-    parameters: list[Any] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list[str])
+    parameters: list[Any] = field(default_factory=list[Any])
 
     def add(self, sql: str, *parameters: Any) -> None:
         """One more."""

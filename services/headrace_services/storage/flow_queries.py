@@ -45,7 +45,7 @@ class FlowQueries:
             raise ObjectNotFound.of("flow", id or name or "")
         return self._flow(rows[0])
 
-    async def list(self, name_contains: str, page_size: int, page_token: str) -> tuple[list[Flow], str]:
+    async def page(self, name_contains: str, page_size: int, page_token: str) -> tuple[list[Flow], str]:
         """A page of flows by name, without their last runs."""
         key, limit = PageKey.of("flows", name_contains), page_limit(page_size)
         cursor = key.cursor(page_token, str)

@@ -30,7 +30,7 @@ class LogQueries:
         ids = ", ".join(dialect.column(f"l.{name}") for name in ("run_id", "root_run_id"))
         self._columns = f"{ids}, l.time, l.level, l.logger, l.message, l.rest"
 
-    async def list(
+    async def page(
         self, filter: LogFilter, order: int, page_size: int, page_token: str
     ) -> tuple[list[LogEntry], str]:
         """See `Reader.list_logs`."""

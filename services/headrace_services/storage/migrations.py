@@ -16,15 +16,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
-
 from headrace.core.errors import HeadraceException
 from headrace_services.storage.errors import translated
-from headrace_services.storage.urls import dialect_of, postgresql_dsn, sqlite_path
+from headrace_services.storage.postgresql import Connection, connect
+from headrace_services.storage.urls import dialect_of, sqlite_path
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection as SqlConnection
 
 __all__ = [
     "SchemaTooNew",
@@ -39,7 +38,6 @@ __all__ = [
 _HERE: Final = Path(__file__).parent
 _LOCK_KEY: Final = 0x6865_6164_7261_6365
 _READ_REVISION: Final = "SELECT version_num FROM alembic_version"
-_CONNECT_SECONDS: Final = 10
 
 
 class SchemaTooNew(HeadraceException):
@@ -95,7 +93,7 @@ async def current_revision(url: str) -> str | None:
     with translated():
         if dialect_of(url) == "sqlite":
             return await asyncio.to_thread(_current_sqlite, sqlite_path(url))
-        connection = await _connect(url)
+        connection = await connect(url, "migrations")
         try:
             return await _current_postgresql(connection)
         finally:
@@ -183,11 +181,7 @@ def _run_history_sqlite(path: Path) -> None:
 # PostgreSQL
 
 
-async def _connect(url: str) -> asyncpg.Connection[asyncpg.Record]:
-    return await asyncpg.connect(postgresql_dsn(url), timeout=_CONNECT_SECONDS)
-
-
-async def _current_postgresql(connection: asyncpg.Connection[asyncpg.Record]) -> str | None:
+async def _current_postgresql(connection: Connection) -> str | None:
     if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
         return None
     revision = await connection.fetchval(_READ_REVISION)
@@ -195,7 +189,7 @@ async def _current_postgresql(connection: asyncpg.Connection[asyncpg.Record]) ->
 
 
 async def _upgrade_postgresql(url: str) -> None:
-    connection = await _connect(url)
+    connection = await connect(url, "migrations")
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
@@ -234,7 +228,7 @@ def _config() -> Config:
     return config
 
 
-def _run_history(connection: Connection) -> None:
+def _run_history(connection: SqlConnection) -> None:
     from alembic import command
 
     config = _config()

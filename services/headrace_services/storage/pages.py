@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -59,7 +59,8 @@ class PageKey:
             return None
         try:
             padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-            digest, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            found: list[Any] = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            digest, *cursor = found
         except (ValueError, TypeError, binascii.Error, RecursionError):
             raise PageTokenInvalid() from None
         fits = len(cursor) == len(types) and all(map(_fits, cursor, types))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
-import asyncpg
-
 from headrace_services.storage.columns import (
     RECORDER_COLUMNS,
     RUN_COLUMNS,
@@ -18,17 +16,14 @@ from headrace_services.storage.columns import (
 )
 from headrace_services.storage.errors import is_disconnect, translate
 from headrace_services.storage.outbox import OutboxKind
+from headrace_services.storage.postgresql import CONNECT_SECONDS, Connection, connect
 from headrace_services.storage.rows import decode_tags
 from headrace_services.storage.steps import Conflict, Row, Steps
 from headrace_services.storage.work import Writes
 
-__all__ = ["CONNECT_SECONDS", "STATEMENT_SECONDS", "Connection", "PostgresqlStore"]
+__all__ = ["PostgresqlStore"]
 
 T = TypeVar("T")
-Connection = Any
-"""asyncpg ships types that strict checkers cannot read."""
-CONNECT_SECONDS: Final = 5.0
-STATEMENT_SECONDS: Final = 60.0
 
 _TYPES: Final = {
     **dict.fromkeys(RUN_ID_COLUMNS, "uuid"),
@@ -128,7 +123,7 @@ class _Statement:
         parts = ", ".join(f"part{i} AS ({part})" for i, part in enumerate(self._parts))
         counts = ", ".join(self._counted) or "1"
         row = await connection.fetchrow(f"WITH {parts} SELECT {counts}", *self._parameters)
-        if self._counted and list(row) != self._expected:
+        if self._counted and (row is None or list(row) != self._expected):
             raise Conflict
 
 
@@ -185,9 +180,9 @@ _OUTBOX: Final = [("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigi
 class PostgresqlStore:
     """The writer's side of a PostgreSQL database."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: Connection = None
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection | None = None
 
     async def open(self) -> None:
         """Connect.
@@ -228,12 +223,7 @@ class PostgresqlStore:
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._dsn,
-                timeout=CONNECT_SECONDS,
-                command_timeout=STATEMENT_SECONDS,
-                server_settings={"application_name": "headrace writer"},
-            )
+            self._connection = await connect(self._url, "writer")
         return self._connection
 
     async def _disconnect(self) -> None:
@@ -277,7 +267,8 @@ class PostgresqlStore:
         return await connection.fetch(_LOAD_REQUESTS, methods, request_ids)
 
     async def load_full_spec(self, connection: Connection, run_id: str) -> bytes | None:
-        return await connection.fetchval("SELECT full_spec FROM runs WHERE id = $1", run_id)
+        spec: bytes | None = await connection.fetchval("SELECT full_spec FROM runs WHERE id = $1", run_id)
+        return spec
 
     async def load_unfinished(self, connection: Connection, recorder_id: str) -> Sequence[Row]:
         return await connection.fetch(_LOAD_UNFINISHED, recorder_id)

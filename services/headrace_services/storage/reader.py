@@ -12,7 +12,7 @@ from headrace.core.states import StateType
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.log_service_pb2 import LOG_ORDER_UNSPECIFIED, LogOrder
-from headrace.v1.run_pb2 import Run, RunFilter
+from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run, RunFilter
 from headrace.v1.run_service_pb2 import (
     RUN_ORDER_UNSPECIFIED,
     Attempt,
@@ -158,7 +158,8 @@ class Reader:
         if len(paths) < 2:
             return paths[0] if paths else Path()
         sizes = await self._backend.fetch(*query.sizes(paths, _COUNTED))
-        return paths[min(sizes, key=lambda size: size[1])[0]]
+        place: int = min(sizes, key=lambda size: int(size[1]))[0]
+        return paths[place]
 
     async def count_runs(self, filter: RunFilter) -> list[StateCount]:
         """How many runs match, by type of state; types without runs are left out."""
@@ -194,7 +195,7 @@ class Reader:
         if not query.is_empty:
             sql, parameters = query.counted(f"(r.create_time - {int(start)}) / {int(bucket_width)}")
             for place, type, count in await self._backend.fetch(sql, parameters):
-                buckets[place].counts.add(state_type=type, count=count)
+                buckets[int(place)].counts.append(StateCount(state_type=type, count=count))
         return buckets
 
     # One run
@@ -271,7 +272,7 @@ class Reader:
         """
         flow = await self._flows.get(id, name)
         await self._add_last_runs([flow])
-        filter = RunFilter(flow_names=[flow.name], kinds=["RUN_KIND_FLOW"])
+        filter = RunFilter(flow_names=[flow.name], kinds=[RUN_KIND_FLOW])
         return flow, await self.count_runs(filter)
 
     async def list_flows(
@@ -282,7 +283,7 @@ class Reader:
         Raises:
             PageTokenInvalid: the token belongs to another list.
         """
-        flows, token = await self._flows.list(name_contains, page_size, page_token)
+        flows, token = await self._flows.page(name_contains, page_size, page_token)
         await self._add_last_runs(flows)
         return flows, token
 
@@ -307,7 +308,7 @@ class Reader:
         Raises:
             PageTokenInvalid: the token belongs to another list.
         """
-        return await self._logs.list(filter, order, page_size, page_token)
+        return await self._logs.page(filter, order, page_size, page_token)
 
     async def list_spans(
         self, filter: SpanFilter, page_size: int = 0, page_token: str = ""

@@ -7,7 +7,7 @@ dozen rows from the right place, and a planner that guesses wrong has nothing to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
@@ -47,7 +47,7 @@ class RunOrdering:
     nullable: bool = False
 
 
-_ORDERINGS: Final = {
+_ORDERINGS: Final[Mapping[int, RunOrdering]] = {
     RUN_ORDER_CREATE_TIME_DESC: RunOrdering("create_time", True, int),
     RUN_ORDER_CREATE_TIME_ASC: RunOrdering("create_time", False, int),
     RUN_ORDER_EXPECTED_START_ASC: RunOrdering("expected_start_time", False, int, nullable=True),
@@ -58,7 +58,7 @@ _ORDERINGS: Final = {
 
 def ordering_of(order: int) -> RunOrdering:
     """The ordering with that number on the wire; newest first for one that is not known."""
-    return _ORDERINGS.get(order, _ORDERINGS[RUN_ORDER_CREATE_TIME_DESC])  # type: ignore[call-overload]
+    return _ORDERINGS.get(order, _ORDERINGS[RUN_ORDER_CREATE_TIME_DESC])
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ from headrace_services.storage.rows import decode_tags
 from headrace_services.storage.steps import Conflict, Row, Steps
 from headrace_services.storage.work import Writes
 
-__all__ = ["SqliteStore", "blob", "connect", "from_blob", "marks"]
+__all__ = ["SqliteStore", "blob", "from_blob", "open_connection"]
 
 T = TypeVar("T")
 _BUSY_SECONDS: Final = 30
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that everything here relies on."""
     connection = sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -164,7 +164,7 @@ class SqliteStore:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             with translated():
-                self._connection = connect(self._path)
+                self._connection = open_connection(self._path)
         return self._connection
 
     def _disconnect(self) -> None:
