@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import lru_cache
 from typing import Final
 
 from headrace.v1.run_pb2 import Run
@@ -51,6 +52,7 @@ _WITH_COLUMN: Final = (
 )
 
 
+@lru_cache(maxsize=1024)
 def flow_id_of(name: str) -> str:
     """The id of the flow called `name`: it follows from the name, so that nobody must ask for it."""
     return str(uuid.uuid5(_FLOW_IDS, f"{WORKSPACE}/{name}"))
