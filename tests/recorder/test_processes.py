@@ -249,22 +249,25 @@ def test_what_a_killed_process_left_is_sent_by_the_next_one(tmp_path: pathlib.Pa
     assert not recorded.is_sealed
 
 
-def test_a_child_forked_from_a_connected_process_is_recorded_too(tmp_path: pathlib.Path) -> None:
+def test_children_forked_from_a_connected_process_are_recorded_too(tmp_path: pathlib.Path) -> None:
     program = """
         recorder = get_recorder()
         recorder.durable(recorder.post(log_entry("parent"))).result()
-        child = os.fork()
-        if child == 0:
-            own = get_recorder()
-            answer = own.propose(state_entry()).result(5)
-            own.durable(own.post(log_entry("child"))).result(5)
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        for number in range(20):
+            recorder.post(log_entry("busy"))
+            child = os.fork()
+            if child == 0:
+                own = get_recorder()
+                answer = own.propose(state_entry()).result(30)
+                own.durable(own.post(log_entry(f"child {number}"))).result(30)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
     """
     with RecordServer() as server:
         process = spawn(tmp_path, server.address, program)
         process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
         lines = [entry.log.message for entry in server.journal.entries()]
-    assert sorted(lines) == ["", "child", "parent"]
+    assert sorted(set(lines)) == sorted(["", "busy", "parent", *(f"child {n}" for n in range(20))])
+    assert len(lines) == 1 + 20 + 2 * 20
     assert spools(tmp_path) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
@@ -10,6 +11,12 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
 
 __all__ = ["get_client"]
+
+# Both are read once by gRPC's core, so they are set before anything here imports it. Without the first it
+# tells the user's terminal of every connection that closes. With its fork support about one child in five,
+# forked while a stream is open, dies of SIGSEGV.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @overload

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import base64
-import os
 from importlib.metadata import version
 from typing import Final
-
-# Read once by gRPC's core, which else tells the user's terminal of every connection that closes.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc.aio
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import headrace.client as _client  # before gRPC: it sets the environment that gRPC reads
+
 if TYPE_CHECKING:
     from headrace.recorder.api import Recorder
 
 __all__ = ["get_recorder"]
+
+del _client
 
 
 def get_recorder() -> Recorder:

@@ -252,7 +252,7 @@ class SpoolRecorder:
         if is_refused or is_absent:
             future.set_exception(error or ServerUnavailable())
             return
-        if self.options.address is not None:
+        if self.options.address is not None and self.options.may_connect:
             self._notices.once("away", f"{error or ServerUnavailable()} The run goes on; its records wait.")
         future.set_result(Accept(state))
 
