@@ -53,7 +53,7 @@ def keep_books(
     instant with the one before it is moved by a microsecond.
     """
     old, entered, start, end, expected, _, run_time, run_count, resuming = books
-    if timestamp == entered:
+    if timestamp == entered and old is not None:
         timestamp += 1
     if expected is None:
         expected = timestamp if scheduled_time is None else scheduled_time

@@ -202,7 +202,7 @@ def _settle(course: _Course) -> Decision:
     state, planned = course.context.proposed, course.context.planned
     run = _applied(course.context.run, planned)
     books = keep_books(
-        run.books, state.type, state.timestamp, state.scheduled_time, is_retry=state.name == "Retrying"
+        run.books, state.type, state.timestamp, state.scheduled_time, is_retry=state.is_another_try
     )
     state = replace(state, timestamp=books.timestamp)
     verdict = Accept(state) if course.reason is None else Reject(state, course.reason)

@@ -16,6 +16,7 @@ __all__ = [
     "FINAL_TYPES",
     "PAUSED",
     "PENDING",
+    "RETRYING",
     "RUNNING",
     "SCHEDULED",
     "StateValue",
@@ -31,6 +32,9 @@ COMPLETED: Final = StateType.COMPLETED
 FAILED: Final = StateType.FAILED
 CANCELLED: Final = StateType.CANCELLED
 CRASHED: Final = StateType.CRASHED
+
+RETRYING: Final = "Retrying"
+"""The name of RUNNING in a later try: executors that retry at once have nothing else to tell it by."""
 
 # A tuple, because `in` then compares identities; a set would hash an enum member in Python.
 FINAL_TYPES: Final = (COMPLETED, FAILED, CANCELLED, CRASHED)
@@ -98,8 +102,13 @@ class StateValue:
         return self.type is PAUSED and self.pause_reschedule
 
     @property
+    def is_another_try(self) -> bool:
+        """RUNNING because the run tries again, perhaps with nothing in between: a retry without a delay."""
+        return self.type is RUNNING and self.name == RETRYING
+
+    @property
     def is_late(self) -> bool:
-        """Marked as late. The one name that a decision hangs on: marking is renaming."""
+        """Marked as late. A decision hangs on the name because marking is renaming."""
         return self.type is SCHEDULED and self.name == "Late"
 
 

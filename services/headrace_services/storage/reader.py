@@ -232,17 +232,18 @@ class Reader:
             ObjectNotFound: there is no such run.
         """
         rows = await self._backend.fetch(
-            "SELECT type, event_time, body FROM run_states WHERE run_id = ? ORDER BY seq",
+            "SELECT type, name, event_time, body FROM run_states WHERE run_id = ? ORDER BY seq",
             (self._dialect.id(run_id.lower()),),
         )
         if not rows:
             await self._require_run(run_id)
         attempts: list[Attempt] = []
-        for span in fold_attempts([(StateType.from_number(type), time) for type, time, _ in rows]):
+        history = [(StateType.from_number(type), name, time) for type, name, time, _ in rows]
+        for span in fold_attempts(history):
             attempt = Attempt(number=span.number)
             set_micros(attempt.start_time, span.start_time)
             if span.end_index is not None:
-                attempt.end_state.ParseFromString(rows[span.end_index][2])
+                attempt.end_state.ParseFromString(rows[span.end_index][3])
                 set_micros(attempt.end_time, micros(attempt.end_state.event_time))
             attempts.append(attempt)
         return attempts

@@ -26,7 +26,7 @@ from headrace.v1.state_pb2 import ScheduledDetails, State
 from headrace_services.domain.books import Books, keep_books
 from headrace_services.domain.effects import RetryType
 from headrace_services.domain.record import refuse_recorded
-from headrace_services.domain.states import PENDING, SCHEDULED
+from headrace_services.domain.states import PENDING, RETRYING, SCHEDULED
 from headrace_services.storage import steps
 from headrace_services.storage.instants import micros
 from headrace_services.storage.proposals import propose
@@ -252,7 +252,7 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
         run.retry_type = RetryType.IN_PROCESS if is_retry else RetryType.NONE
     elif type is PENDING and state.pending.HasField("scheduled_time"):
         scheduled_time = micros(state.pending.scheduled_time)
-    books = keep_books(books, type, op.time, scheduled_time, is_retry=state.name == "Retrying")
+    books = keep_books(books, type, op.time, scheduled_time, is_retry=state.name == RETRYING)
     run.is_presumed = False
     body = work.stamp.body(state, type, books.timestamp, books.run_count)
     work.enter(run, op.state_id, text(state.name) or default_name(type), books, body)

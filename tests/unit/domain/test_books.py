@@ -91,8 +91,10 @@ def test_the_estimate_grows_while_running() -> None:
     assert estimated_run_time(after(("RUNNING", 10), ("FAILED", 12)), 25) == 2
 
 
-def history(*steps: str) -> list[tuple[StateType, int]]:
-    return [(StateType(step), 10 * place) for place, step in enumerate(steps)]
+def history(*steps: str) -> list[tuple[StateType, str, int]]:
+    """States ten microseconds apart; `TYPE/Name` for one with a name of its own."""
+    parts = [step.partition("/") for step in steps]
+    return [(StateType(type), name, 10 * place) for place, (type, _, name) in enumerate(parts)]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,11 @@ def history(*steps: str) -> list[tuple[StateType, int]]:
         (["RUNNING", "PAUSED", "RUNNING", "COMPLETED"], [AttemptSpan(1, 0, 30, 3)]),
         (["RUNNING", "PAUSED", "SCHEDULED", "RUNNING", "COMPLETED"], [AttemptSpan(1, 0, 40, 4)]),
         (["RUNNING", "RUNNING", "COMPLETED"], [AttemptSpan(1, 0, 20, 2)]),
+        (
+            ["RUNNING", "RUNNING/Retrying", "COMPLETED"],
+            [AttemptSpan(1, 0, 10, 1), AttemptSpan(2, 10, 20, 2)],
+        ),
+        (["RUNNING", "PAUSED", "RUNNING/Retrying", "COMPLETED"], [AttemptSpan(1, 0, 30, 3)]),
         (["RUNNING", "CANCELLING", "CANCELLED"], [AttemptSpan(1, 0, 20, 2)]),
         (["SCHEDULED", "CANCELLED"], []),
         (["RUNNING", "PAUSED", "CANCELLED"], [AttemptSpan(1, 0, 20, 2)]),
