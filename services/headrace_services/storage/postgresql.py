@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ __all__ = ["CONNECT_SECONDS", "Connection", "Pool", "connect", "make_pool"]
 
 CONNECT_SECONDS: Final = 5.0
 _STATEMENT_SECONDS: Final = 60.0
+_NO_SETTINGS: Final[Mapping[str, str]] = {}
 _DRIVER: Final[Any] = asyncpg
 
 
@@ -56,23 +57,27 @@ class Pool(Queries, Protocol):
     async def close(self) -> None: ...
 
 
-def _settings(purpose: str) -> dict[str, Any]:
+def _settings(purpose: str, extra: Mapping[str, str]) -> dict[str, Any]:
     return {
         "timeout": CONNECT_SECONDS,
         "command_timeout": _STATEMENT_SECONDS,
-        "server_settings": {"application_name": f"headrace {purpose}"},
+        "server_settings": {"application_name": f"headrace {purpose}", **extra},
     }
 
 
-async def connect(url: str, purpose: str) -> Connection:
-    """A connection to the database of `url`; its `purpose` is shown in `pg_stat_activity`."""
-    connection: Connection = await _DRIVER.connect(postgresql_dsn(url), **_settings(purpose))
+async def connect(url: str, purpose: str, settings: Mapping[str, str] = _NO_SETTINGS) -> Connection:
+    """A connection to the database of `url`; its `purpose` is shown in `pg_stat_activity`.
+
+    Args:
+        settings: parameters of the session.
+    """
+    connection: Connection = await _DRIVER.connect(postgresql_dsn(url), **_settings(purpose, settings))
     return connection
 
 
 async def make_pool(url: str, purpose: str, size: int) -> Pool:
     """A pool of at most `size` connections, of which one is open."""
     pool: Pool = await _DRIVER.create_pool(
-        postgresql_dsn(url), min_size=1, max_size=size, **_settings(purpose)
+        postgresql_dsn(url), min_size=1, max_size=size, **_settings(purpose, _NO_SETTINGS)
     )
     return pool

@@ -25,6 +25,12 @@ __all__ = ["PostgresqlStore"]
 
 T = TypeVar("T")
 
+# The writer finds rows by their keys alone. A plan made while the tables were empty stays for as long as its
+# statement: it must not be one that scans them when they are full.
+_PLANNING: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off"),
+}
 _TYPES: Final = {
     **dict.fromkeys(RUN_ID_COLUMNS, "uuid"),
     **dict.fromkeys(("kind", "state_type", "retry_type"), "smallint"),
@@ -223,7 +229,7 @@ class PostgresqlStore:
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, "writer")
+            self._connection = await connect(self._url, "writer", _PLANNING)
         return self._connection
 
     async def _disconnect(self) -> None:
