@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overlo
 from typing_extensions import TypeVar as DefaultTypeVar
 
 from headrace.context import FlowRunContext
+from headrace.core.codehash import code_hash
 from headrace.core.retry import Delays, exponential_backoff, normal_delays, valid_jitter_factor
 from headrace.decorated import (
     UNSET,
@@ -28,7 +29,6 @@ from headrace.decorated import (
     hook_list,
     positive_timeout,
 )
-from headrace.engine.codehash import code_hash
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
 
