@@ -7,7 +7,7 @@ import os
 import pathlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.core.errors import ConfigurationError
@@ -170,6 +170,7 @@ def test_a_batch_is_what_the_message_would_be(texts: list[str], first_seq: int) 
     assert list(request.entries.entries) == entries
 
 
+@example(memory_bytes=0, steps=[("add", 1), ("take", 1), ("add", 1), ("take", 1)])
 @given(
     memory_bytes=st.integers(0, 400),
     steps=st.lists(

@@ -11,7 +11,7 @@ from headrace.v1 import log_pb2, log_service_pb2, run_service_pb2, state_pb2
 from headrace_services.loops.intake import Spool
 from headrace_services.settings import ServerSettings
 from tests.rpc.servers import Client, serving
-from tests.support.recording import flow_run_entry, log_entry, state_entry, task_run_entry
+from tests.support.recording import flow_run_entry, log_entry, state, state_entry, task_run_entry
 from tests.support.spools import held, write_spool
 
 RUNNING, COMPLETED = state_pb2.STATE_TYPE_RUNNING, state_pb2.STATE_TYPE_COMPLETED
@@ -54,11 +54,26 @@ async def test_runs_of_a_process_that_ended_without_finishing_are_crashed(
     folder = write_spool(spools, new_id(), entries, torn=b"\x30\x00\x00\x00half an entry", pid=2**22 - 5)
     await client.server.intake.loop.finished(1)
     for run_id in (flow, task):
-        state = await state_of(client, run_id)
-        assert state.type == CRASHED
-        assert state.crashed.cause == state_pb2.CrashedDetails.CAUSE_PROCESS_EXIT
-        assert f"pid {2**22 - 5}" in state.message
+        found = await state_of(client, run_id)
+        assert found.type == CRASHED
+        assert found.crashed.cause == state_pb2.CrashedDetails.CAUSE_PROCESS_EXIT
+        assert f"pid {2**22 - 5}" in found.message
     assert not folder.exists()
+
+
+async def test_what_was_proposed_without_a_server_has_happened(client: Client, spools: Path) -> None:
+    """A living process would be told to wait for the scheduled time."""
+    flow = new_id()
+    first = flow_run_entry(flow)
+    first.run.state.CopyFrom(state(state_pb2.STATE_TYPE_SCHEDULED))
+    due = first.run.state.event_time.ToMicroseconds() + 3600 * 1_000_000
+    first.run.state.scheduled.scheduled_time.FromMicroseconds(due)
+    proposed = state_entry(flow, RUNNING)
+    proposed.state.want_verdict = True
+    write_spool(spools, new_id(), [first, proposed], sealed=False)
+    await client.server.intake.loop.finished(1)
+    got = await client.runs.ListStates(run_service_pb2.ListStatesRequest(run_id=flow))
+    assert RUNNING in [state.type for state in got.states]
 
 
 async def test_a_spool_that_was_taken_in_by_halves_goes_on_where_the_database_is(

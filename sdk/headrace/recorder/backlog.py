@@ -97,9 +97,19 @@ class Backlog:
         return Batch(first, chunks, size)
 
     def _take_from_disk(self, first: int, last: int, max_bytes: int) -> Batch:
-        """Read on where the last batch ended, or find the place anew."""
-        if self._read_next != first:
-            self._seek(first)
+        """Read on where the last batch ended, or find the place anew.
+
+        A segment is read whole, so a reader does not see what was appended to it later: one that ends
+        early is tried again from the files as they are now.
+        """
+        if self._read_next == first:
+            batch = self._read_on(first, last, max_bytes)
+            if batch.chunks:
+                return batch
+        self._seek(first)
+        return self._read_on(first, last, max_bytes)
+
+    def _read_on(self, first: int, last: int, max_bytes: int) -> Batch:
         chunks: list[bytes] = []
         size = 0
         while self._read_next <= last:

@@ -249,7 +249,11 @@ def _batch(first: int, entries: list[bytes]) -> RecordEntries:
     batch = RecordEntries(first_seq=first)
     for offset, data in enumerate(entries):
         try:
-            batch.entries.append(RecordEntry.FromString(data))
+            entry = RecordEntry.FromString(data)
+            # Nobody waits for an answer any more: what was proposed without a server has happened.
+            if entry.WhichOneof("kind") == "state":
+                entry.state.want_verdict = False
+            batch.entries.append(entry)
         except DecodeError:
             _log.warning("entry %d of a spool is no message and is left out", first + offset)
             batch.entries.add()
