@@ -89,7 +89,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
     _rate("creates", "CreateRun, 32 in flight", 2000, 4000),
     _rate("record", "task runs over one record stream, by hand, until durable", 3000, 8000),
     _cpu("record.server_cpu", "  server CPU per task run"),
-    Figure("newest", "newest 50 of 1,000,000 runs, state and tag filter, p50", "ms", 20, 5),
+    Figure("newest", "newest 50 of 1,000,000 runs, slowest filter, p50", "ms", 20, 5),
     Figure("import", "import of flow and task, less the bare interpreter", "ms", 200, 120),
     Figure("import.forbidden", "SQL, HTTP, rich or server modules loaded by that", "modules", 0, 0),
     Figure("hello", "hello-world script without a server, whole process", "s", 0.5, 0.3),

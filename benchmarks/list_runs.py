@@ -38,7 +38,7 @@ from headrace_services.storage.sqlite_store import blob
 from headrace_services.storage.urls import postgresql_dsn, sqlite_path
 from tests.support.postgres import provide_cluster
 
-__all__ = ["main"]
+__all__ = ["QUERIES", "fill", "main"]
 
 GATE_MILLISECONDS: Final = 20.0
 _REPEATS: Final = 60
@@ -135,6 +135,15 @@ def _chunks(number: int) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
         yield [r[0] for r in chunk], [r[1] for r in chunk], [tag for r in chunk for tag in r[2]]
 
 
+async def fill(url: str, number: int) -> None:
+    """Make the tables in the empty database of `url`, and put `number` runs into them."""
+    await migrations.upgrade(url)
+    if url.startswith("sqlite"):
+        await asyncio.to_thread(_fill_sqlite, sqlite_path(url), number)
+    else:
+        await _fill_postgresql(url, number)
+
+
 def _fill_sqlite(path: Path, number: int) -> None:
     ids = [i for i, name in enumerate(RUN_COLUMNS) if name in RUN_ID_COLUMNS]
     statements = [
@@ -186,12 +195,8 @@ async def _measure(database: Database, query: Query) -> tuple[int, float, float]
 
 async def _run(kind: str, url: str, number: int) -> float:
     """Fill the database, print its part of the table; the slowest median."""
-    await migrations.upgrade(url)
     began = time.perf_counter()
-    if kind == "sqlite":
-        await asyncio.to_thread(_fill_sqlite, sqlite_path(url), number)
-    else:
-        await _fill_postgresql(url, number)
+    await fill(url, number)
     print(f"{kind}: {number:,} runs, filled in {time.perf_counter() - began:.0f} s")
     database = await open_database(url, clock=SystemClock())
     slowest = 0.0
