@@ -28,6 +28,7 @@ from headrace_services.loops.intake import SpoolIntake
 from headrace_services.loops.loop import Loop
 from headrace_services.loops.reaper import LeaseReaper
 from headrace_services.loops.renewals import LeaseRenewals
+from headrace_services.loops.timers import PauseTimers
 from headrace_services.rpc.auth import BasicAuth
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.edge import Activity, Edge
@@ -184,6 +185,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             reaper.loop,
             watch.loop,
             intake.loop,
+            PauseTimers(database, clock).loop,
         ],
         health, grpc_server, clock, [],
     )  # fmt: skip

@@ -31,7 +31,9 @@ class Scripted:
     def __getattr__(self, name: str) -> Handler:
         if name == "checks_itself":
             raise AttributeError(name)
-        return self._stream if name in ("WatchRuns", "Record", "TailLogs") else self._handler
+        return (
+            self._stream if name in ("WatchRuns", "WatchRunInputs", "Record", "TailLogs") else self._handler
+        )
 
 
 Serve = Callable[..., AbstractAsyncContextManager[grpc.aio.Channel]]

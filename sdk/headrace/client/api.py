@@ -46,7 +46,7 @@ SILENCE_SECONDS: Final = 45.0
 """A stream says at least every 15 s that it is alive; after this long it is taken for broken."""
 
 Page = TypeVar("Page")
-Event = TypeVar("Event", runs.WatchRunsResponse, logs.TailLogsResponse)
+Event = TypeVar("Event", runs.WatchRunsResponse, runs.WatchRunInputsResponse, logs.TailLogsResponse)
 
 
 class HeadraceClient:
@@ -235,6 +235,67 @@ class HeadraceClient:
         request = runs.WatchRunsRequest(filter=filter, view=view, resume_token=resume_token)
         answer = runs.WatchRunsResponse.FromString
         async with aclosing(self._follow("RunService/WatchRuns", request, answer)) as events:
+            async for event in events:
+                yield event
+
+    # Pauses, and what runs are told.
+
+    async def pause_run(
+        self, request: runs.PauseRunRequest, *, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Pause or suspend a running run from outside; the verdict is data."""
+        answer = runs.PauseRunResponse.FromString
+        return (await self._call("RunService/PauseRun", request, answer, timeout)).verdict
+
+    async def resume_run(
+        self, request: runs.ResumeRunRequest, *, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Let a paused run go on.
+
+        Returns:
+            The verdict: aborted when the run is not paused, rejected when its pause was over.
+
+        Raises:
+            FieldsInvalid: the input does not fit; the run stays paused.
+        """
+        answer = runs.ResumeRunResponse.FromString
+        return (await self._call("RunService/ResumeRun", request, answer, timeout)).verdict
+
+    async def send_run_input(self, said: runs.RunInput, *, timeout: float | None = None) -> runs.RunInput:
+        """Tell a run something, once per key.
+
+        Raises:
+            ObjectAlreadyExists: it was told something else under the key.
+        """
+        request = runs.SendRunInputRequest(input=said)
+        answer = runs.SendRunInputResponse.FromString
+        return (await self._call("RunService/SendRunInput", request, answer, timeout)).input
+
+    async def list_run_inputs(
+        self, request: runs.ListRunInputsRequest, *, timeout: float | None = None
+    ) -> runs.ListRunInputsResponse:
+        """One page of what a run was told, oldest first."""
+        answer = runs.ListRunInputsResponse.FromString
+        return await self._call("RunService/ListRunInputs", request, answer, timeout)
+
+    async def delete_run_input(self, run_id: str, key: str, *, timeout: float | None = None) -> None:
+        """Forget what a run was told under the key."""
+        request = runs.DeleteRunInputRequest(run_id=run_id, key=key)
+        answer = runs.DeleteRunInputResponse.FromString
+        await self._call("RunService/DeleteRunInput", request, answer, timeout)
+
+    async def watch_run_inputs(
+        self, run_id: str, key_prefix: str = "", *, resume_token: str = ""
+    ) -> AsyncIterator[runs.WatchRunInputsResponse]:
+        """What a run was told, a bookmark, then everything new, over any number of connections.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            ServerUnavailable: the server has been away for the time limit of a call.
+        """
+        request = runs.WatchRunInputsRequest(run_id=run_id, key_prefix=key_prefix, resume_token=resume_token)
+        answer = runs.WatchRunInputsResponse.FromString
+        async with aclosing(self._follow("RunService/WatchRunInputs", request, answer)) as events:
             async for event in events:
                 yield event
 

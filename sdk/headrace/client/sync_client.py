@@ -125,6 +125,54 @@ class SyncHeadraceClient(BlockingClient):
         """
         return self._iterate(self._client.watch_runs(filter, view=view, resume_token=resume_token))
 
+    def pause_run(
+        self, request: runs.PauseRunRequest, *, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Pause or suspend a running run from outside; the verdict is data."""
+        return self._run(self._client.pause_run(request, timeout=timeout))
+
+    def resume_run(
+        self, request: runs.ResumeRunRequest, *, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Let a paused run go on.
+
+        Returns:
+            The verdict: aborted when the run is not paused, rejected when its pause was over.
+
+        Raises:
+            FieldsInvalid: the input does not fit; the run stays paused.
+        """
+        return self._run(self._client.resume_run(request, timeout=timeout))
+
+    def send_run_input(self, said: runs.RunInput, *, timeout: float | None = None) -> runs.RunInput:
+        """Tell a run something, once per key.
+
+        Raises:
+            ObjectAlreadyExists: it was told something else under the key.
+        """
+        return self._run(self._client.send_run_input(said, timeout=timeout))
+
+    def list_run_inputs(
+        self, request: runs.ListRunInputsRequest, *, timeout: float | None = None
+    ) -> runs.ListRunInputsResponse:
+        """One page of what a run was told, oldest first."""
+        return self._run(self._client.list_run_inputs(request, timeout=timeout))
+
+    def delete_run_input(self, run_id: str, key: str, *, timeout: float | None = None) -> None:
+        """Forget what a run was told under the key."""
+        return self._run(self._client.delete_run_input(run_id, key, timeout=timeout))
+
+    def watch_run_inputs(
+        self, run_id: str, key_prefix: str = "", *, resume_token: str = ""
+    ) -> Iterator[runs.WatchRunInputsResponse]:
+        """What a run was told, a bookmark, then everything new, over any number of connections.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            ServerUnavailable: the server has been away for the time limit of a call.
+        """
+        return self._iterate(self._client.watch_run_inputs(run_id, key_prefix, resume_token=resume_token))
+
     def get_flow(
         self, *, id: str = "", name: str = "", timeout: float | None = None
     ) -> flows.GetFlowResponse:

@@ -455,9 +455,12 @@ class AttemptVerdict(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     lost: _builtins.bool
     """The attempt no longer owns the run: stop it, its writes are refused."""
     reason: _builtins.str
+    suspended: _builtins.bool
+    """The run was suspended from outside: leave it at the next task boundary."""
     @_builtins.property
     def attempt(self) -> _run_pb2.AttemptRef: ...
     def __init__(
@@ -466,10 +469,11 @@ class AttemptVerdict(_message.Message):
         attempt: _run_pb2.AttemptRef | None = ...,
         lost: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lost", b"lost", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lost", b"lost", "reason", b"reason", "suspended", b"suspended"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

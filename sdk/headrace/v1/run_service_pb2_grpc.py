@@ -75,6 +75,36 @@ class RunServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateResponse.FromString,
                 _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/headrace.v1.RunService/PauseRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/headrace.v1.RunService/ResumeRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.SendRunInput = channel.unary_unary(
+                '/headrace.v1.RunService/SendRunInput',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.SendRunInputRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.SendRunInputResponse.FromString,
+                _registered_method=True)
+        self.ListRunInputs = channel.unary_unary(
+                '/headrace.v1.RunService/ListRunInputs',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.ListRunInputsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.ListRunInputsResponse.FromString,
+                _registered_method=True)
+        self.DeleteRunInput = channel.unary_unary(
+                '/headrace.v1.RunService/DeleteRunInput',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.DeleteRunInputRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.DeleteRunInputResponse.FromString,
+                _registered_method=True)
+        self.WatchRunInputs = channel.unary_stream(
+                '/headrace.v1.RunService/WatchRunInputs',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.WatchRunInputsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.WatchRunInputsResponse.FromString,
+                _registered_method=True)
         self.ListStates = channel.unary_unary(
                 '/headrace.v1.RunService/ListStates',
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.ListStatesRequest.SerializeToString,
@@ -152,6 +182,48 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRun(self, request, context):
+        """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
+        does not fit the schema: the run stays paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendRunInput(self, request, context):
+        """Gives a run one message. The same key with another value is ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunInputs(self, request, context):
+        """Oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRunInput(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRunInputs(self, request, context):
+        """The inputs there are, a bookmark, then every new one; resumable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListStates(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -220,6 +292,36 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ProposeState,
                     request_deserializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateResponse.SerializeToString,
+            ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.PauseRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'SendRunInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendRunInput,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.SendRunInputRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.SendRunInputResponse.SerializeToString,
+            ),
+            'ListRunInputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunInputs,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.ListRunInputsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.ListRunInputsResponse.SerializeToString,
+            ),
+            'DeleteRunInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRunInput,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.DeleteRunInputRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.DeleteRunInputResponse.SerializeToString,
+            ),
+            'WatchRunInputs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRunInputs,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.WatchRunInputsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.WatchRunInputsResponse.SerializeToString,
             ),
             'ListStates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListStates,
@@ -459,6 +561,168 @@ class RunService(object):
             '/headrace.v1.RunService/ProposeState',
             headrace_dot_v1_dot_run__service__pb2.ProposeStateRequest.SerializeToString,
             headrace_dot_v1_dot_run__service__pb2.ProposeStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/PauseRun',
+            headrace_dot_v1_dot_run__service__pb2.PauseRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/ResumeRun',
+            headrace_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendRunInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/SendRunInput',
+            headrace_dot_v1_dot_run__service__pb2.SendRunInputRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.SendRunInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunInputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/ListRunInputs',
+            headrace_dot_v1_dot_run__service__pb2.ListRunInputsRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.ListRunInputsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRunInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/DeleteRunInput',
+            headrace_dot_v1_dot_run__service__pb2.DeleteRunInputRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.DeleteRunInputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRunInputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.RunService/WatchRunInputs',
+            headrace_dot_v1_dot_run__service__pb2.WatchRunInputsRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.WatchRunInputsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,19 @@ class RunServiceStub:
     """Deletes the run and every run below it, with their states, logs and spans."""
     ProposeState: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ProposeStateRequest, _run_service_pb2.ProposeStateResponse]
     """Ask before acting: the verdict is data in the response, never a gRPC error."""
+    PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
+    """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState."""
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
+    """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
+    does not fit the schema: the run stays paused.
+    """
+    SendRunInput: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SendRunInputRequest, _run_service_pb2.SendRunInputResponse]
+    """Gives a run one message. The same key with another value is ALREADY_EXISTS."""
+    ListRunInputs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunInputsRequest, _run_service_pb2.ListRunInputsResponse]
+    """Oldest first."""
+    DeleteRunInput: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunInputRequest, _run_service_pb2.DeleteRunInputResponse]
+    WatchRunInputs: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunInputsRequest, _run_service_pb2.WatchRunInputsResponse]
+    """The inputs there are, a bookmark, then every new one; resumable."""
     ListStates: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListStatesRequest, _run_service_pb2.ListStatesResponse]
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListAttemptsRequest, _run_service_pb2.ListAttemptsResponse]
     GetRunGraph: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunGraphRequest, _run_service_pb2.GetRunGraphResponse]
@@ -67,6 +80,19 @@ class RunServiceAsyncStub(RunServiceStub):
     """Deletes the run and every run below it, with their states, logs and spans."""
     ProposeState: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ProposeStateRequest, _run_service_pb2.ProposeStateResponse]  # type: ignore[assignment]
     """Ask before acting: the verdict is data in the response, never a gRPC error."""
+    PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
+    """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState."""
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
+    does not fit the schema: the run stays paused.
+    """
+    SendRunInput: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SendRunInputRequest, _run_service_pb2.SendRunInputResponse]  # type: ignore[assignment]
+    """Gives a run one message. The same key with another value is ALREADY_EXISTS."""
+    ListRunInputs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunInputsRequest, _run_service_pb2.ListRunInputsResponse]  # type: ignore[assignment]
+    """Oldest first."""
+    DeleteRunInput: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunInputRequest, _run_service_pb2.DeleteRunInputResponse]  # type: ignore[assignment]
+    WatchRunInputs: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunInputsRequest, _run_service_pb2.WatchRunInputsResponse]  # type: ignore[assignment]
+    """The inputs there are, a bookmark, then every new one; resumable."""
     ListStates: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListStatesRequest, _run_service_pb2.ListStatesResponse]  # type: ignore[assignment]
     ListAttempts: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListAttemptsRequest, _run_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     GetRunGraph: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunGraphRequest, _run_service_pb2.GetRunGraphResponse]  # type: ignore[assignment]
@@ -135,6 +161,55 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ProposeStateResponse, _abc.Awaitable[_run_service_pb2.ProposeStateResponse]]:
         """Ask before acting: the verdict is data in the response, never a gRPC error."""
+
+    @_abc_1.abstractmethod
+    def PauseRun(
+        self,
+        request: _run_service_pb2.PauseRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.PauseRunResponse, _abc.Awaitable[_run_service_pb2.PauseRunResponse]]:
+        """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState."""
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _run_service_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ResumeRunResponse, _abc.Awaitable[_run_service_pb2.ResumeRunResponse]]:
+        """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
+        does not fit the schema: the run stays paused.
+        """
+
+    @_abc_1.abstractmethod
+    def SendRunInput(
+        self,
+        request: _run_service_pb2.SendRunInputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.SendRunInputResponse, _abc.Awaitable[_run_service_pb2.SendRunInputResponse]]:
+        """Gives a run one message. The same key with another value is ALREADY_EXISTS."""
+
+    @_abc_1.abstractmethod
+    def ListRunInputs(
+        self,
+        request: _run_service_pb2.ListRunInputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunInputsResponse, _abc.Awaitable[_run_service_pb2.ListRunInputsResponse]]:
+        """Oldest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteRunInput(
+        self,
+        request: _run_service_pb2.DeleteRunInputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.DeleteRunInputResponse, _abc.Awaitable[_run_service_pb2.DeleteRunInputResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchRunInputs(
+        self,
+        request: _run_service_pb2.WatchRunInputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRunInputsResponse], _abc.AsyncIterator[_run_service_pb2.WatchRunInputsResponse]]:
+        """The inputs there are, a bookmark, then every new one; resumable."""
 
     @_abc_1.abstractmethod
     def ListStates(

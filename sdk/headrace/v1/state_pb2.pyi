@@ -248,10 +248,21 @@ class PausedDetails(_message.Message):
     RESCHEDULE_FIELD_NUMBER: _builtins.int
     PAUSE_KEY_FIELD_NUMBER: _builtins.int
     INPUT_KEYSET_FIELD_NUMBER: _builtins.int
+    INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    INPUT_DESCRIPTION_FIELD_NUMBER: _builtins.int
     reschedule: _builtins.bool
     """True: suspended. No process stays; resuming schedules the run again."""
     pause_key: _builtins.str
     input_keyset: _builtins.str
+    """The run inputs `<input_keyset>-schema`, `-description` and `-response` belong to this pause. Empty:
+    nothing is asked for.
+    """
+    input_schema: _builtins.str
+    """Input only: JSON Schema (2020-12), as JSON text, that the input of ResumeRun must fit. Kept as a run
+    input.
+    """
+    input_description: _builtins.str
+    """Input only: Markdown for whoever answers. Kept as a run input."""
     @_builtins.property
     def timeout_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -261,10 +272,12 @@ class PausedDetails(_message.Message):
         reschedule: _builtins.bool = ...,
         pause_key: _builtins.str = ...,
         input_keyset: _builtins.str = ...,
+        input_schema: _builtins.str = ...,
+        input_description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout_time", b"timeout_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_keyset", b"input_keyset", "pause_key", b"pause_key", "reschedule", b"reschedule", "timeout_time", b"timeout_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_description", b"input_description", "input_keyset", b"input_keyset", "input_schema", b"input_schema", "pause_key", b"pause_key", "reschedule", b"reschedule", "timeout_time", b"timeout_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -170,7 +170,7 @@ def mark_late(context: Context) -> Outcome:
 
 
 def enter_pause(context: Context) -> Outcome:
-    """11: only a running body pauses, and each key once."""
+    """11: only a running body pauses, and each key once. It lasts as long as asked, from now."""
     current, proposed, run = context.current, context.proposed, context.run
     if current is None:
         return Abort("A run that has no state yet cannot pause.")
@@ -181,7 +181,10 @@ def enter_pause(context: Context) -> Outcome:
     if proposed.pause_reschedule and (run.has_parent or not run.has_deployment):
         return Abort("Only a run of a deployment that is no subflow run can be suspended and run again.")
     key = proposed.pause_key or context.fresh_id
-    return Amend(replace(proposed, pause_key=key), (AddPauseKey(key),))
+    timeout = proposed.pause_timeout
+    if timeout is not None:
+        timeout += context.now - proposed.timestamp
+    return Amend(replace(proposed, pause_key=key, pause_timeout=timeout), (AddPauseKey(key),))
 
 
 def leave_pause(context: Context) -> Outcome:
@@ -215,6 +218,10 @@ def not_before_time(context: Context) -> Outcome:
 def retry(context: Context) -> Outcome:
     """15: a failure is tried again. An executor has applied the rule itself."""
     run, proposed = context.run, context.proposed
+    if proposed.type is RUNNING:
+        # With no delay before it, a try follows the one before it at once.
+        is_own_retry = proposed.is_another_try and context.by_executor
+        return Plan((ClearPauseKeys(),)) if is_own_retry else None
     if proposed.type is SCHEDULED:
         is_own_retry = proposed.is_retry and context.by_executor
         return Plan((SetRetryType(RetryType.IN_PROCESS), ClearPauseKeys())) if is_own_retry else None
@@ -312,7 +319,7 @@ FLOW_RULES: Final[Policy] = (
     Rule(12, "leaving a pause", _types(PAUSED), TYPES - {PAUSED, CANCELLING, CRASHED}, leave_pause),
     Rule(13, "copy the time", _types(SCHEDULED), _to([PENDING]), copy_time),
     Rule(14, "not before its time", _types(SCHEDULED, PENDING), _to([RUNNING]), not_before_time),
-    Rule(15, "retry", _types(RUNNING), _to([FAILED, SCHEDULED]), retry),
+    Rule(15, "retry", _types(RUNNING), _to([FAILED, SCHEDULED, RUNNING]), retry),
     _ANNOUNCE,
     _RELEASE,
 )

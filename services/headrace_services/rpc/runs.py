@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from headrace.core.errors import FieldsInvalid, ObjectNotFound
 from headrace.v1 import run_service_pb2 as pb
 from headrace.v1.run_pb2 import RUN_KIND_UNSPECIFIED, RUN_VIEW_BASIC, RUN_VIEW_FULL
+from headrace.v1.state_pb2 import STATE_TYPE_PAUSED, State
 from headrace_services.rpc.call import Call
+from headrace_services.rpc.inputs import InputWatch
 from headrace_services.rpc.watch import RunWatch, WatchSettings
 from headrace_services.storage.database import Database
 
@@ -79,6 +81,43 @@ class RunService:
         return await self._writer.propose_state(
             request.run_id, attempt, request.state, request.force, call.principal
         )
+
+    async def PauseRun(self, request: pb.PauseRunRequest, call: Call) -> pb.PauseRunResponse:
+        state = State(id=request.state_id, type=STATE_TYPE_PAUSED)
+        now = self._watch.clock.now()
+        state.event_time.FromMicroseconds(now)
+        state.name = "Suspended" if request.suspend else "Paused"
+        state.paused.reschedule = request.suspend
+        state.paused.pause_key = request.pause_key
+        if request.HasField("timeout"):
+            state.paused.timeout_time.FromMicroseconds(now + request.timeout.ToMicroseconds())
+        verdict = await self._writer.propose_state(request.run_id, None, state, False, call.principal)
+        return pb.PauseRunResponse(verdict=verdict)
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, call: Call) -> pb.ResumeRunResponse:
+        verdict = await self._writer.resume_run(request.run_id, request.state_id, request.input)
+        return pb.ResumeRunResponse(verdict=verdict)
+
+    async def SendRunInput(self, request: pb.SendRunInputRequest, call: Call) -> pb.SendRunInputResponse:
+        return pb.SendRunInputResponse(input=await self._writer.send_input(request.input))
+
+    async def ListRunInputs(self, request: pb.ListRunInputsRequest, call: Call) -> pb.ListRunInputsResponse:
+        inputs, token = await self._reader.list_inputs(
+            request.run_id, request.key_prefix, request.keys, request.page_size, request.page_token
+        )
+        return pb.ListRunInputsResponse(inputs=inputs, next_page_token=token)
+
+    async def DeleteRunInput(
+        self, request: pb.DeleteRunInputRequest, call: Call
+    ) -> pb.DeleteRunInputResponse:
+        await self._writer.delete_input(request.run_id, request.key)
+        return pb.DeleteRunInputResponse()
+
+    async def WatchRunInputs(
+        self, request: pb.WatchRunInputsRequest, call: Call
+    ) -> AsyncIterator[pb.WatchRunInputsResponse]:
+        async for response in InputWatch(self._database, self._watch, request).responses():
+            yield response
 
     async def ListStates(self, request: pb.ListStatesRequest, call: Call) -> pb.ListStatesResponse:
         states, token = await self._reader.list_states(request.run_id, request.page_size, request.page_token)

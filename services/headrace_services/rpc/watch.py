@@ -26,7 +26,7 @@ from headrace.v1.run_service_pb2 import (
 from headrace_services.rpc.drain import Drain
 from headrace_services.storage.database import Database
 
-__all__ = ["LogTail", "RunWatch", "WatchSettings"]
+__all__ = ["LogTail", "Pace", "RunWatch", "WatchSettings", "bookmark_at"]
 
 _PAGE: Final = 200
 _KNOWN_MAX: Final = 100_000
@@ -53,7 +53,7 @@ class WatchSettings:
 
 
 @dataclass(slots=True)
-class _Pace:
+class Pace:
     """When a watch looks again, and when it is time for a sign of life."""
 
     database: Database
@@ -67,10 +67,12 @@ class _Pace:
         self._looked_at = self._spoke_at = self.settings.clock.monotonic()
 
     def spoke(self) -> None:
+        """Something was sent."""
         self._spoke_at = self.settings.clock.monotonic()
 
     @property
     def bookmark_due(self) -> bool:
+        """Whether nothing was sent for too long."""
         return self.settings.clock.monotonic() - self._spoke_at >= self.settings.bookmark_seconds
 
     async def wait(self) -> None:
@@ -96,7 +98,7 @@ class RunWatch:
 
     def __init__(self, database: Database, settings: WatchSettings, request: WatchRunsRequest) -> None:
         self._reader = database.reader
-        self._pace = _Pace(database, settings)
+        self._pace = Pace(database, settings)
         self._clock = settings.clock
         self._filter = request.filter
         self._full = request.view == RUN_VIEW_FULL
@@ -196,7 +198,7 @@ class RunWatch:
 
     def _bookmark(self) -> WatchRunsResponse:
         self._pace.spoke()
-        return WatchRunsResponse(bookmark=_bookmark(self._clock.now()), resume_token=self._token)
+        return WatchRunsResponse(bookmark=bookmark_at(self._clock.now()), resume_token=self._token)
 
 
 class LogTail:
@@ -204,7 +206,7 @@ class LogTail:
 
     def __init__(self, database: Database, settings: WatchSettings, request: TailLogsRequest) -> None:
         self._reader = database.reader
-        self._pace = _Pace(database, settings)
+        self._pace = Pace(database, settings)
         self._clock = settings.clock
         self._filter = request.filter
         self._backfill = request.backfill
@@ -260,7 +262,7 @@ class LogTail:
 
     def _bookmark(self) -> TailLogsResponse:
         self._pace.spoke()
-        return TailLogsResponse(bookmark=_bookmark(self._clock.now()), resume_token=self._token)
+        return TailLogsResponse(bookmark=bookmark_at(self._clock.now()), resume_token=self._token)
 
 
 def _messages(lines: Sequence[LogEntry], token: str) -> Iterator[TailLogsResponse]:
@@ -278,7 +280,8 @@ def _messages(lines: Sequence[LogEntry], token: str) -> Iterator[TailLogsRespons
         yield response
 
 
-def _bookmark(now: int) -> Bookmark:
+def bookmark_at(now: int) -> Bookmark:
+    """The bookmark of the instant `now`, microseconds."""
     bookmark = Bookmark(initial_sync_done=True)
     bookmark.server_time.FromMicroseconds(now)
     return bookmark

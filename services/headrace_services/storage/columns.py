@@ -113,7 +113,14 @@ RECORDER_COLUMNS: Final = (
 )
 
 
-DELETED_FROM: Final = (("run_states", "run_id"), ("logs", "run_id"), ("spans", "run_id"), ("runs", "id"))
+DELETED_FROM: Final = (
+    ("run_states", "run_id"),
+    ("logs", "run_id"),
+    ("spans", "run_id"),
+    ("run_inputs", "run_id"),
+    ("timers", "run_id"),
+    ("runs", "id"),
+)
 """Tables that lose rows with a run, and the column with its id; run_tags has a key of its own."""
 
 

@@ -25,6 +25,7 @@ from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry, Recorder
 from headrace.v1.run_pb2 import AttemptRef, Run
 from headrace.v1.run_service_pb2 import CONFLICT_POLICY_FAIL, ConflictPolicy, ProposeStateResponse
 from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED, ScheduledDetails, State
+from headrace_services.domain.states import PAUSED, SCHEDULED
 from headrace_services.storage import steps
 from headrace_services.storage.instants import set_micros
 from headrace_services.storage.proposals import propose
@@ -240,7 +241,7 @@ def _want_attempts(wanted: Wanted, executing: Sequence[AttemptRef]) -> None:
 
 
 def lost_attempts(work: Work, executing: Sequence[AttemptRef]) -> list[AttemptVerdict]:
-    """Those of the attempts that no longer own their runs."""
+    """Those of the attempts that no longer own their runs, or must leave them: the runs are suspended."""
     verdicts: list[AttemptVerdict] = []
     for attempt in executing:
         run = work.runs.get(attempt.run_id.lower())
@@ -252,6 +253,9 @@ def lost_attempts(work: Work, executing: Sequence[AttemptRef]) -> list[AttemptVe
         elif owner.fence != attempt.fence:
             reason = f"The run is owned by its attempt {owner.attempt}."
             verdicts.append(AttemptVerdict(attempt=attempt, lost=True, reason=reason))
+        elif owner.recorder_id is None and owner.books.type in (PAUSED, SCHEDULED):
+            reason = f"The run is {owner.state_name}."
+            verdicts.append(AttemptVerdict(attempt=attempt, suspended=True, reason=reason))
     return verdicts
 
 

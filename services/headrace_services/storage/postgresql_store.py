@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from headrace_services.storage.columns import (
+    DELETED_FROM,
     RECORDER_COLUMNS,
     RUN_COLUMNS,
     RUN_ID_COLUMNS,
@@ -83,6 +84,9 @@ SELECT method, requests.request_id, digest, response FROM requests
 JOIN unnest($1::text[], $2::text[]) AS asked (method_name, request_id)
 ON method = method_name AND requests.request_id = asked.request_id
 """
+_LOAD_INPUTS: Final = (
+    "SELECT key, value, sender, create_time FROM run_inputs WHERE run_id = $1 AND key = ANY($2::text[])"
+)
 _LOAD_UNFINISHED: Final = (
     "SELECT id::text FROM runs WHERE recorder_id = $1 AND state_type NOT IN (6, 7, 8, 9) ORDER BY id DESC"
 )
@@ -180,6 +184,17 @@ _RENEW: Final = (
     "UPDATE recorders SET expires_at = new.expires_at, update_time = new.update_time FROM {rows} "
     "WHERE recorders.id = new.id AND NOT recorders.is_sealed"
 )
+_INPUT: Final = [
+    *(("run_id", "uuid"), ("key", "text"), ("value", "bytea"), ("sender", "text"), ("create_time", "bigint")),
+]
+_REPLACED_INPUT: Final = (
+    "ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, sender = excluded.sender, "
+    "create_time = excluded.create_time, xid = excluded.xid, seq = excluded.seq"
+)
+_TIMER: Final = [("kind", "smallint"), ("run_id", "uuid"), ("state_id", "uuid"), ("due_time", "bigint")]
+_REPLACED_TIMER: Final = (
+    "ON CONFLICT (kind, run_id) DO UPDATE SET state_id = excluded.state_id, due_time = excluded.due_time"
+)
 _OUTBOX: Final = [("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigint")]
 
 
@@ -272,6 +287,9 @@ class PostgresqlStore:
         methods, request_ids = zip(*ids, strict=True)
         return await connection.fetch(_LOAD_REQUESTS, methods, request_ids)
 
+    async def load_inputs(self, connection: Connection, run_id: str, keys: Collection[str]) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_INPUTS, run_id, list(keys))
+
     async def load_full_spec(self, connection: Connection, run_id: str) -> bytes | None:
         spec: bytes | None = await connection.fetchval("SELECT full_spec FROM runs WHERE id = $1", run_id)
         return spec
@@ -311,6 +329,8 @@ class PostgresqlStore:
             columns.append(("create_time", "bigint"))
             rows = [(*row, writes.time) for row in writes.requests]
             statement.unnest(_insert("requests", columns), columns, rows)
+        if writes.inputs or writes.timers:
+            self._add_inputs_and_timers(statement, writes)
         self._add_outbox(statement, writes)
         if writes.tag_deletes:
             # In a statement of its own: one statement sees the tables as they were before it.
@@ -346,6 +366,22 @@ class PostgresqlStore:
             rows = [(id, at, writes.time) for id, at in sorted(writes.renewals.items())]
             statement.unnest(_RENEW, columns, rows)
 
+    def _add_inputs_and_timers(self, statement: _Statement, writes: Writes) -> None:
+        inputs = [(id, key, *said, writes.time) for (id, key), said in writes.inputs.items() if said]
+        if inputs:
+            statement.unnest(_insert("run_inputs", _INPUT, _REPLACED_INPUT), _INPUT, inputs)
+        gone: list[Row] = [pair for pair, said in writes.inputs.items() if said is None]
+        if gone:
+            where = "WHERE run_inputs.run_id = new.run_id AND run_inputs.key = new.key"
+            statement.unnest(f"DELETE FROM run_inputs USING {{rows}} {where}", _INPUT[:2], gone)
+        timers = [(*pair, *due) for pair, due in writes.timers.items() if due]
+        if timers:
+            statement.unnest(_insert("timers", _TIMER, _REPLACED_TIMER), _TIMER, timers)
+        ended: list[Row] = [pair for pair, due in writes.timers.items() if due is None]
+        if ended:
+            where = "WHERE timers.kind = new.kind AND timers.run_id = new.run_id"
+            statement.unnest(f"DELETE FROM timers USING {{rows}} {where}", _TIMER[:2], ended)
+
     def _add_outbox(self, statement: _Statement, writes: Writes) -> None:
         changed = [run.id for run in writes.inserted_runs] + [run.id for run in writes.updated_runs]
         removed = [row[0] for row in writes.deleted_runs]
@@ -372,12 +408,7 @@ class PostgresqlStore:
         ]
         if tags:
             await self._delete_tags(connection, tags)
-        for table, column in (
-            ("run_states", "run_id"),
-            ("logs", "run_id"),
-            ("spans", "run_id"),
-            ("runs", "id"),
-        ):
+        for table, column in DELETED_FROM:
             await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::uuid[])", ids)
         await connection.execute(
             "INSERT INTO deleted_runs (id, delete_time) SELECT id, $2 FROM unnest($1::uuid[]) AS id "

@@ -16,9 +16,10 @@ from headrace_services.domain.effects import Announce, Enqueue, InsertCache
 from headrace_services.domain.facts import Context, FlowFacts, RunFacts
 from headrace_services.domain.flow_rules import FLOW_RULES, MINIMAL_FLOW_RULES
 from headrace_services.domain.pipeline import Decision, Policy, decide
-from headrace_services.domain.states import StateValue
+from headrace_services.domain.states import PAUSED, StateValue
 from headrace_services.domain.task_rules import MINIMAL_TASK_RULES, TASK_RULES
 from headrace_services.storage.instants import duration_micros
+from headrace_services.storage.pause_notes import note_pause
 from headrace_services.storage.rows import RunRow
 from headrace_services.storage.state_codec import decode_state, encode_state, verdict_message
 from headrace_services.storage.steps import Steps
@@ -161,6 +162,8 @@ def _write(work: Work, run: RunRow, decision: Decision, forced_by: str) -> State
     if value.is_suspended:
         run.recorder_id = None  # no process stays with it
     state = encode_state(value, run_count=after.books.run_count, record_time=work.now, forced_by=forced_by)
+    if value.type is PAUSED:
+        note_pause(work, run, state)
     work.enter(run, value.id, value.name, after.books, state.SerializeToString())
     for effect in decision.effects:
         # The outbox announces every written run. Without limits, caches and queues among the facts no

@@ -18,6 +18,7 @@ from headrace.v1.run_service_pb2 import (
     Attempt,
     RunBucket,
     RunGraphNode,
+    RunInput,
     RunOrder,
     StateCount,
 )
@@ -30,6 +31,7 @@ from headrace_services.storage.change_queries import ChangeQueries
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.flow_queries import FlowQueries
 from headrace_services.storage.graph import graph_nodes
+from headrace_services.storage.input_queries import InputQueries
 from headrace_services.storage.instants import micros, set_micros
 from headrace_services.storage.log_queries import LogQueries
 from headrace_services.storage.pages import PageKey, page_limit
@@ -64,6 +66,7 @@ class Reader:
         self._logs = LogQueries(backend, self._dialect)
         self._changes = ChangeQueries(backend, self._dialect)
         self._flows = FlowQueries(backend, self._dialect)
+        self._inputs = InputQueries(backend, self._dialect)
 
     # Runs
 
@@ -334,6 +337,52 @@ class Reader:
             ResumeTokenInvalid: the token was not made here.
         """
         return await self._logs.since(filter, token, limit)
+
+    # Run inputs and timers
+
+    async def list_inputs(
+        self,
+        run_id: str,
+        prefix: str = "",
+        keys: Sequence[str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> tuple[list[RunInput], str]:
+        """A page of what the run was told, oldest first.
+
+        Args:
+            run_id: the run.
+            prefix: that the keys begin with.
+            keys: only these; none: all.
+            page_size: see the class.
+            page_token: of the page before.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            PageTokenInvalid: the token belongs to another list.
+        """
+        inputs, token = await self._inputs.page(run_id, prefix, keys, page_size, page_token)
+        if not inputs:
+            await self._require_run(run_id)
+        return inputs, token
+
+    async def inputs_since(
+        self, run_id: str, prefix: str, token: str, limit: int = 100
+    ) -> tuple[list[RunInput], str]:
+        """What the run was told after `token`, or ever for an empty one, and where to go on.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            ResumeTokenInvalid: the token was not made here.
+        """
+        inputs, after = await self._inputs.since(run_id, prefix, token, limit)
+        if not inputs:
+            await self._require_run(run_id)
+        return inputs, after
+
+    async def due_timers(self, kind: int, until: int, limit: int = 200) -> list[tuple[str, str, int]]:
+        """Run id, state id and due time (microseconds) of the timers due at `until`, the earliest first."""
+        return await self._inputs.due(kind, until, limit)
 
     # Recorders and changes
 

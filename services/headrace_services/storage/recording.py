@@ -6,6 +6,7 @@ are merely recorded, and no copy of a message that need not be changed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -26,9 +27,10 @@ from headrace.v1.state_pb2 import ScheduledDetails, State
 from headrace_services.domain.books import Books, keep_books
 from headrace_services.domain.effects import RetryType
 from headrace_services.domain.record import refuse_recorded
-from headrace_services.domain.states import PENDING, RETRYING, SCHEDULED
+from headrace_services.domain.states import PAUSED, PENDING, RETRYING, SCHEDULED
 from headrace_services.storage import steps
 from headrace_services.storage.instants import micros
+from headrace_services.storage.pause_notes import note_pause
 from headrace_services.storage.proposals import propose
 from headrace_services.storage.rows import (
     ROOT_FENCE,
@@ -250,13 +252,28 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
         scheduled_time = micros(state.scheduled.scheduled_time) or work.now
         is_retry = state.scheduled.cause == ScheduledDetails.CAUSE_RETRY
         run.retry_type = RetryType.IN_PROCESS if is_retry else RetryType.NONE
+        if is_retry:
+            run.pause_keys = ""
     elif type is PENDING and state.pending.HasField("scheduled_time"):
         scheduled_time = micros(state.pending.scheduled_time)
+    elif type is PAUSED:
+        state = _noted_pause(work, run, state)
     books = keep_books(books, type, op.time, scheduled_time, is_retry=state.name == RETRYING)
     run.is_presumed = False
     body = work.stamp.body(state, type, books.timestamp, books.run_count)
     work.enter(run, op.state_id, text(state.name) or default_name(type), books, body)
     return None
+
+
+def _noted_pause(work: Work, run: RunRow, state: State) -> State:
+    """The paused state as it is kept. Only a process that had no server to ask records one."""
+    kept = State()
+    kept.CopyFrom(state)
+    note_pause(work, run, kept)
+    if state.paused.pause_key:
+        fired = set(json.loads(run.pause_keys)) if run.pause_keys else set[str]()
+        run.pause_keys = json.dumps(sorted(fired | {text(state.paused.pause_key)}))
+    return kept
 
 
 def _verdict(work: Work, recorder: RecorderRow, op: StateOp) -> Steps[ProposeStateResponse | ServiceError]:

@@ -261,3 +261,34 @@ deleted_runs = sa.Table(
     sa.Column("id", Id, primary_key=True),
     sa.Column("delete_time", sa.BigInteger, nullable=False),
 )
+
+# What a run is told while it runs: messages, and what its pauses ask for and were answered.
+run_inputs = sa.Table(
+    "run_inputs",
+    metadata,
+    sa.Column("seq", Sequence, primary_key=True),
+    _xid(),
+    _workspace(),
+    sa.Column("run_id", Id, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    # JSON text
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("sender", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("run_id", "key", name="run_inputs_key"),
+    sqlite_autoincrement=True,
+)
+sa.Index("run_inputs_run_idx", run_inputs.c.run_id, run_inputs.c.xid, run_inputs.c.seq)
+
+# What the server has to do to a run at some instant, unless the run has left the state by then.
+timers = sa.Table(
+    "timers",
+    metadata,
+    sa.Column("kind", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("run_id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("state_id", Id, nullable=False),
+    sa.Column("due_time", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+sa.Index("timers_due_idx", timers.c.kind, timers.c.due_time)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from headrace_services.storage.call_thread import CallThread
 from headrace_services.storage.columns import (
+    DELETED_FROM,
     RECORDER_COLUMNS,
     RUN_COLUMNS,
     RUN_ID_COLUMNS,
@@ -240,6 +241,10 @@ class SqliteStore:
         sql = "SELECT method, request_id, digest, response FROM requests WHERE method = ? AND request_id = ?"
         return [row for id in ids for row in self._fetch(sql, id)]
 
+    def load_inputs(self, run_id: str, keys: Collection[str]) -> list[Row]:
+        sql = "SELECT key, value, sender, create_time FROM run_inputs WHERE run_id = ? AND key = ?"
+        return [row for key in keys for row in self._fetch(sql, (blob(run_id), key))]
+
     def load_full_spec(self, run_id: str) -> bytes | None:
         rows = self._fetch("SELECT full_spec FROM runs WHERE id = ?", (blob(run_id),))
         return rows[0][0] if rows else None
@@ -304,6 +309,10 @@ class SqliteStore:
                 "VALUES (?, ?, ?, ?, ?)",
                 [(*row, writes.time) for row in writes.requests],
             )
+        if writes.inputs:
+            self._flush_inputs(connection, writes)
+        if writes.timers:
+            self._flush_timers(connection, writes)
         if writes.deleted_runs or writes.deleted_flows:
             self._flush_deletes(connection, writes)
         self._flush_outbox(connection, writes)
@@ -350,6 +359,23 @@ class SqliteStore:
                 [(at, writes.time, blob(id)) for id, at in sorted(writes.renewals.items())],
             )
 
+    def _flush_inputs(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        gone = [(blob(id), key) for (id, key), said in writes.inputs.items() if said is None]
+        connection.executemany("DELETE FROM run_inputs WHERE run_id = ? AND key = ?", gone)
+        connection.executemany(
+            "INSERT OR REPLACE INTO run_inputs (run_id, key, value, sender, create_time) "
+            "VALUES (?, ?, ?, ?, ?)",
+            [(blob(id), key, *said, writes.time) for (id, key), said in writes.inputs.items() if said],
+        )
+
+    def _flush_timers(self, connection: sqlite3.Connection, writes: Writes) -> None:
+        gone = [(kind, blob(id)) for (kind, id), due in writes.timers.items() if due is None]
+        connection.executemany("DELETE FROM timers WHERE kind = ? AND run_id = ?", gone)
+        connection.executemany(
+            "INSERT OR REPLACE INTO timers (kind, run_id, state_id, due_time) VALUES (?, ?, ?, ?)",
+            [(kind, blob(id), blob(due[0]), due[1]) for (kind, id), due in writes.timers.items() if due],
+        )
+
     def _flush_deletes(self, connection: sqlite3.Connection, writes: Writes) -> None:
         ids = [(blob(row[0]),) for row in writes.deleted_runs]
         for id, _, kind, state_type, _, create_time, tags in writes.deleted_runs:
@@ -358,12 +384,7 @@ class SqliteStore:
                 "AND create_time = ? AND run_id = ?",
                 [(tag, kind, state_type, create_time, blob(id)) for tag in decode_tags(tags)],
             )
-        for table, column in (
-            ("run_states", "run_id"),
-            ("logs", "run_id"),
-            ("spans", "run_id"),
-            ("runs", "id"),
-        ):
+        for table, column in DELETED_FROM:
             connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", ids)
         connection.executemany(
             "INSERT OR IGNORE INTO deleted_runs (id, delete_time) VALUES (?, ?)",

@@ -68,6 +68,11 @@ def load_requests(ids: Collection[tuple[str, str]]) -> Steps[Sequence[Row]]:
     return call("load_requests", ids)
 
 
+def load_inputs(run_id: str, keys: Collection[str]) -> Steps[Sequence[Row]]:
+    """Those of the run's inputs that have the keys: key, value, sender, create time."""
+    return call("load_inputs", run_id, keys)
+
+
 def load_full_spec(run_id: str) -> Steps[bytes | None]:
     """What only view FULL shows of the run."""
     return call("load_full_spec", run_id)

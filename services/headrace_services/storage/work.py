@@ -6,19 +6,23 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from headrace.core.states import StateType
+from headrace.v1.run_pb2 import RUN_KIND_FLOW
 from headrace.v1.state_pb2 import State
 from headrace_services.domain.books import Books
 from headrace_services.domain.effects import RetryType
+from headrace_services.domain.states import PAUSED
 from headrace_services.storage import steps
 from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
 from headrace_services.storage.state_codec import StateStamp
 from headrace_services.storage.steps import Row, Steps
 
-__all__ = ["Facts", "Work", "Writes", "recorder_from_row", "run_from_row"]
+__all__ = ["TIMER_PAUSE", "Facts", "Work", "Writes", "recorder_from_row", "run_from_row"]
 
 Facts = tuple[bytes | None, bytes | None, int | None]
 """A run's current state, the state that has the proposed id, and its recorder's lease."""
 _TYPES: Final = (None, *StateType)
+TIMER_PAUSE: Final = 1
+"""The kind of timer that ends a pause."""
 
 
 def run_from_row(row: Row) -> RunRow:
@@ -64,6 +68,7 @@ class Writes:
         "deleted_flows",
         "deleted_runs",
         "flows",
+        "inputs",
         "inserted_runs",
         "logs",
         "recorders",
@@ -74,6 +79,7 @@ class Writes:
         "tag_deletes",
         "tag_inserts",
         "time",
+        "timers",
         "tombstones",
         "trim_before",
         "updated_runs",
@@ -96,6 +102,10 @@ class Writes:
         self.deleted_flows: list[str] = []
         self.tombstones: list[str] = []
         self.trim_before: int | None = None
+        # By run id and key: value and sender; None: the input goes.
+        self.inputs: dict[tuple[str, str], tuple[bytes, str] | None] = {}
+        # By kind and run id: state id and due time; None: the timer goes.
+        self.timers: dict[tuple[int, str], tuple[str, int] | None] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -110,6 +120,8 @@ class Writes:
             or self.renewals
             or self.deleted_runs
             or self.deleted_flows
+            or self.inputs
+            or self.timers
         )
 
 
@@ -189,6 +201,8 @@ class Work:
         """The run enters a state."""
         type = books.type
         assert type is not None
+        if run.books.type is PAUSED and type is not PAUSED and run.kind == RUN_KIND_FLOW:
+            self.writes.timers[TIMER_PAUSE, run.id] = None
         run.state_seq += 1
         run.state_id = state_id
         run.state_name = name

@@ -18,7 +18,12 @@ from headrace.core.clock import Clock
 from headrace.core.errors import DatabaseUnavailable, InternalError, ServiceError
 from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry, RecorderOpen
 from headrace.v1.run_pb2 import AttemptRef, Run
-from headrace.v1.run_service_pb2 import CONFLICT_POLICY_UNSPECIFIED, ConflictPolicy, ProposeStateResponse
+from headrace.v1.run_service_pb2 import (
+    CONFLICT_POLICY_UNSPECIFIED,
+    ConflictPolicy,
+    ProposeStateResponse,
+    RunInput,
+)
 from headrace.v1.state_pb2 import CrashedDetails, State
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.commands import (
@@ -33,6 +38,7 @@ from headrace_services.storage.commands import (
 from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
 from headrace_services.storage.errors import is_conflict
 from headrace_services.storage.outbox import KEPT_SECONDS
+from headrace_services.storage.pausing import DeleteRunInput, ExpirePause, ResumeRun, SendRunInput
 from headrace_services.storage.recording import Wanted
 from headrace_services.storage.rows import RecorderRow, flow_id_of, text
 from headrace_services.storage.steps import Conflict, Steps
@@ -202,6 +208,49 @@ class Writer:
             StaleAttempt: the attempt no longer owns the run.
         """
         return await self._ask(ProposeState(run_id, attempt, state, force, actor))
+
+    async def resume_run(self, run_id: str, state_id: str, answer: str = "") -> ProposeStateResponse:
+        """Let a paused run go on, and keep what it was answered.
+
+        Args:
+            run_id: the run.
+            state_id: of the state to write; the same id again resumes nothing twice.
+            answer: JSON text; empty: `{}`.
+
+        Returns:
+            Aborted when the run is not paused, rejected when its pause was over.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            FieldsInvalid: the answer does not fit the pause's schema. Nothing was written.
+        """
+        return await self._ask(ResumeRun(run_id, state_id, answer))
+
+    async def expire_pause(self, run_id: str, state_id: str) -> bool:
+        """End the pause that the run entered with the state, if it is in it and its time is over.
+
+        Returns:
+            Whether it did.
+        """
+        return await self._ask(ExpirePause(run_id, state_id))
+
+    async def send_input(self, said: RunInput) -> RunInput:
+        """Tell a run something, once per key.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            ObjectAlreadyExists: it was told something else under the key.
+            FieldsInvalid: the value is not JSON.
+        """
+        return await self._ask(SendRunInput(said))
+
+    async def delete_input(self, run_id: str, key: str) -> None:
+        """Forget what a run was told under the key, if it was.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+        """
+        await self._ask(DeleteRunInput(run_id, key))
 
     async def update_run(self, run: Run, paths: Sequence[str], request_id: str = "") -> Run:
         """Change the fields of the run that `paths` names: name, tags, labels, parameters.

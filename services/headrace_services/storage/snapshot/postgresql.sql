@@ -210,3 +210,35 @@ ALTER TABLE logs ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint
 ALTER TABLE outbox ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint;
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
+
+-- Running upgrade 0001 -> 0002
+
+CREATE TABLE run_inputs (
+    seq BIGSERIAL NOT NULL, 
+    xid BIGINT DEFAULT '0' NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    run_id UUID NOT NULL, 
+    key TEXT NOT NULL, 
+    value BYTEA NOT NULL, 
+    sender TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    PRIMARY KEY (seq), 
+    CONSTRAINT run_inputs_key UNIQUE (run_id, key)
+);
+
+CREATE INDEX run_inputs_run_idx ON run_inputs (run_id, xid, seq);
+
+CREATE TABLE timers (
+    kind SMALLINT NOT NULL, 
+    run_id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    state_id UUID NOT NULL, 
+    due_time BIGINT NOT NULL, 
+    PRIMARY KEY (kind, run_id)
+);
+
+CREATE INDEX timers_due_idx ON timers (kind, due_time);
+
+ALTER TABLE run_inputs ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigint;
+
+UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';

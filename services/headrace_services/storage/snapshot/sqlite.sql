@@ -207,3 +207,33 @@ CREATE INDEX spans_run_idx ON spans (run_id, start_time, seq);
 CREATE INDEX spans_trace_idx ON spans (trace_id, start_time, seq);
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING version_num;
+
+-- Running upgrade 0001 -> 0002
+
+CREATE TABLE run_inputs (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+    xid BIGINT DEFAULT '0' NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    run_id BLOB NOT NULL, 
+    "key" TEXT NOT NULL, 
+    value BLOB NOT NULL, 
+    sender TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    CONSTRAINT run_inputs_key UNIQUE (run_id, "key")
+);
+
+CREATE INDEX run_inputs_run_idx ON run_inputs (run_id, xid, seq);
+
+CREATE TABLE timers (
+    kind SMALLINT NOT NULL, 
+    run_id BLOB NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    state_id BLOB NOT NULL, 
+    due_time BIGINT NOT NULL, 
+    PRIMARY KEY (kind, run_id)
+)
+ WITHOUT ROWID;
+
+CREATE INDEX timers_due_idx ON timers (kind, due_time);
+
+UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
