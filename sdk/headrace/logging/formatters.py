@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from headrace.logging.records import run_fields, run_of, user_fields
 from headrace.runs import FlowRun, TaskRun
@@ -29,13 +29,25 @@ _PLAIN: Final = "\x1b[0m"
 class ConsoleFormatter(logging.Formatter):
     """`time | LEVEL | logger - message`; lines of runs show the run's name in place of the logger's."""
 
+    # Asking the system whether a stream is a terminal takes as long as the rest of a line.
+    _stream: TextIO | None = None
+    _is_terminal = False
+
     default_time_format = "%H:%M:%S"
     default_msec_format = "%s.%03d"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        before, after = (_colour(record.levelno), _PLAIN) if _wants_colours() else ("", "")
+        before, after = (_colour(record.levelno), _PLAIN) if self._wants_colours() else ("", "")
         time = self.formatTime(record)
         return f"{time} | {before}{record.levelname:<7}{after} | {_who(record)} - {record.message}"
+
+    def _wants_colours(self) -> bool:
+        if os.environ.get("NO_COLOR") or not get_current_settings().logging_colors:
+            return False
+        if self._stream is not sys.stderr:
+            self._stream = sys.stderr
+            self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        return self._is_terminal
 
 
 def _who(record: logging.LogRecord) -> str:
@@ -44,12 +56,6 @@ def _who(record: logging.LogRecord) -> str:
         return record.name
     kind = "Flow" if isinstance(run, FlowRun) else "Task"
     return f"{kind} run {run.name!r}"
-
-
-def _wants_colours() -> bool:
-    if os.environ.get("NO_COLOR") or not get_current_settings().logging_colors:
-        return False
-    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _colour(level: int) -> str:

@@ -101,6 +101,8 @@ def cut(text: str, limit_bytes: int) -> str:
 
     What UTF-8 or a database cannot hold, lone surrogates and NULs, is written out as `\\udc80`, `\\x00`.
     """
+    if "\0" not in text and len(text) <= limit_bytes and text.isascii():
+        return text
     if "\0" in text:
         text = text.replace("\0", "\\x00")
     blob = text.encode("utf-8", "backslashreplace")
@@ -112,12 +114,9 @@ def cut(text: str, limit_bytes: int) -> str:
 
 def user_fields(record: logging.LogRecord) -> dict[str, Any]:
     """What the author attached to a record with `extra=`."""
-    if len(vars(record)) <= _PLAIN_ATTRIBUTES:
+    if vars(record).keys() <= _OWN:
         return {}
     return {key: value for key, value in vars(record).items() if key not in _OWN}
-
-
-_PLAIN_ATTRIBUTES: Final = len(vars(logging.makeLogRecord({})))
 
 
 def fill(struct: Struct, fields: Mapping[str, Any]) -> None:
