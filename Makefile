@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.tools/node/bin:$(PATH)
 
 BIN := .venv/bin
 UV := $(BIN)/uv
-TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/gencode-floor/.made .tools/gencode-newest/.made
+TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/oldest/.made .tools/newest/.made
 
 include tools/versions.mk
 
@@ -29,11 +29,12 @@ tools: $(TOOLS)
 .tools/protogen/.made: tools/versions.mk | .venv/.made
 	@sh tools/tool_venv.sh .tools/protogen "$(PROTOGEN)" && touch $@
 
-.tools/gencode-floor/.made: tools/versions.mk | .venv/.made
-	@sh tools/tool_venv.sh .tools/gencode-floor "$(PROTOBUF_FLOOR)" && touch $@
+# The project on the oldest versions that pyproject.toml allows, and the wire's runtime at its newest.
+.tools/oldest/.made: pyproject.toml tools/tool_venv.sh | .venv/.made
+	@sh tools/tool_venv.sh .tools/oldest "--resolution lowest-direct -e ." && touch $@
 
-.tools/gencode-newest/.made: tools/versions.mk | .venv/.made
-	@sh tools/tool_venv.sh .tools/gencode-newest "$(PROTOBUF_RANGE) grpcio grpcio-status" && touch $@
+.tools/newest/.made: tools/versions.mk tools/tool_venv.sh | .venv/.made
+	@sh tools/tool_venv.sh .tools/newest "$(NEWEST)" && touch $@
 
 .tools/buf.made: tools/versions.mk tools/buf.sh | .venv/.made
 	@sh tools/buf.sh "$(BUF)" && touch $@ || true
@@ -80,6 +81,9 @@ proto: .tools/protogen/.made ## Generate sdk/headrace/v1 from proto/
 proto-check: .tools/protogen/.made ## Fail when sdk/headrace/v1 is not what proto/ gives
 	@PATH="$(CURDIR)/.tools/protogen/bin:$$PATH" .tools/protogen/bin/python tools/protogen.py --check
 
+client: .venv/.made ## Write the blocking client anew from the async one
+	@$(BIN)/python tools/clientgen.py
+
 docs: .venv/.made ## Write docs/settings.md anew from the code
 	@$(BIN)/python tools/settings_page.py
 
@@ -93,4 +97,4 @@ clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup tools constraints run dev test lint types format proto proto-check docs bench rpc clean
+.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs bench rpc clean

@@ -1,5 +1,5 @@
 #!/bin/sh
-# tool_venv.sh FOLDER "REQUIREMENTS": a virtual environment of its own for one tool.
+# tool_venv.sh FOLDER "REQUIREMENTS": a virtual environment of its own beside .venv.
 set -eu
 folder=$1
 echo "Making $folder"

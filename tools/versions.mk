@@ -3,5 +3,4 @@
 PROTOGEN := grpcio-tools==1.76.0 mypy-protobuf==5.1.0 setuptools<81
 BUF := @bufbuild/buf@1.75.0
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
-PROTOBUF_RANGE := protobuf>=7,<8
-PROTOBUF_FLOOR := protobuf==6.31.1 grpcio==1.76.0 grpcio-status==1.76.0
+NEWEST := protobuf>=7,<8 grpcio grpcio-status

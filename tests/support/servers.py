@@ -28,12 +28,14 @@ class ServerProcess:
         database_url: its database; the home's SQLite file when None.
         settings: more environment variables.
         prefix: words before the command, e.g. of a program that limits what it may use.
+        python: the interpreter, with headrace in its environment.
     """
 
     home: pathlib.Path
     database_url: str | None = None
     settings: Mapping[str, str] | None = None
     prefix: Sequence[str] = ()
+    python: str = sys.executable
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,7 +65,7 @@ class ServerProcess:
             environment["HEADRACE_SERVER_DATABASE_CONNECTION_URL"] = self.database_url
         with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "headrace", "server", "start"],
+                [*self.prefix, self.python, "-m", "headrace", "server", "start"],
                 env=environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -124,11 +126,15 @@ class ServerProcess:
 
 
 def run_headrace(
-    *words: str, environment: Mapping[str, str], cwd: pathlib.Path | None = None, timeout_seconds: float = 60
+    *words: str,
+    environment: Mapping[str, str],
+    cwd: pathlib.Path | None = None,
+    timeout_seconds: float = 60,
+    python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does; the caller looks at the exit code."""
     return subprocess.run(
-        [sys.executable, "-m", "headrace", *words],
+        [python, "-m", "headrace", *words],
         env=dict(environment),
         cwd=cwd,
         stdin=subprocess.DEVNULL,

@@ -33,13 +33,13 @@ print(json.dumps({
 
 
 def test_it_loads_on_the_oldest_runtime() -> None:
-    said = _round_trip("gencode-floor")
+    said = _round_trip("oldest")
     assert (said["protobuf"], said["grpc"]) == ("6.31.1", "1.76.0")
     _check(said)
 
 
 def test_it_loads_on_protobuf_7() -> None:
-    said = _round_trip("gencode-newest")
+    said = _round_trip("newest")
     assert said["protobuf"].startswith("7.")
     _check(said)
 
