@@ -153,13 +153,21 @@ def _throw_away_cluster(binaries: pathlib.Path, extra: Mapping[str, str]) -> Ite
     flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (data / "server.log").open("wb") as log:
         supervisor = subprocess.Popen(
-            ["/bin/sh", "-c", _SUPERVISOR, "supervisor", str(binaries / "postgres"), str(data), *flags],
+            [
+                *run_as,
+                "/bin/sh",
+                "-c",
+                _SUPERVISOR,
+                "supervisor",
+                str(binaries / "postgres"),
+                str(data),
+                *flags,
+            ],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             cwd=data,
             start_new_session=True,  # Ctrl-C is for the tests; the pipe tells the supervisor
-            **run_as,
         )
     try:
         cluster = Cluster(f"postgresql://{_SUPERUSER}@127.0.0.1:{port}/postgres")
@@ -167,9 +175,10 @@ def _throw_away_cluster(binaries: pathlib.Path, extra: Mapping[str, str]) -> Ite
         yield cluster
     finally:
         supervisor.communicate(timeout=_START_SECONDS)
+        shutil.rmtree(data, ignore_errors=True)
 
 
-def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: dict[str, Any]) -> None:
+def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: list[str]) -> None:
     command = [
         str(binaries / "initdb"),
         "-D",
@@ -178,12 +187,11 @@ def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: dict[str, An
         f"--username={_SUPERUSER}",
     ]
     made = subprocess.run(
-        [*command, "--encoding=UTF8", "--locale=C", "--no-sync"],
+        [*run_as, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
         cwd=data,
         capture_output=True,
         text=True,
         check=False,
-        **run_as,
     )
     if made.returncode != 0:
         shutil.rmtree(data, ignore_errors=True)
@@ -213,10 +221,14 @@ def _unprivileged_user() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
 
 
-def _run_as(owner: pwd.struct_passwd | None) -> dict[str, Any]:
+def _run_as(owner: pwd.struct_passwd | None) -> list[str]:
+    """Words before a command that make it run as `owner`.
+
+    Not `subprocess`'s own `user`: that needs a fork which runs gRPC's handlers in the child.
+    """
     if owner is None:
-        return {}
-    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+        return []
+    return ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"]
 
 
 def _reachable(binaries: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
