@@ -63,6 +63,28 @@ async def test_old_changes_are_trimmed_and_old_tokens_expire(
     assert len((await database.reader.changes_since(kept)).run_ids) == 1
 
 
+async def test_what_is_kept_for_a_while_goes_after_it(
+    database: Database, recording: Recording, clock: ManualClock
+) -> None:
+    flow, _ = await database.writer.create_run(flow_run())
+    await database.writer.update_run(flow, ["name"], "request")
+    running = flow_run()
+    await recording.run_through(running, ["RUNNING"])
+    await database.writer.delete_run(running.id, force=True)
+    await database.writer.seal_recorder(recording.id)
+    counts = "SELECT (SELECT count(*) FROM requests), (SELECT count(*) FROM deleted_runs), " + (
+        "(SELECT count(*) FROM recorders)"
+    )
+    live = Recording(database)
+    found: list[tuple[int, ...]] = []
+    for days in (0, 2, 13):
+        clock.advance(days * 24 * 3600)
+        await live.open()
+        await live.post(run_of(flow_run()))
+        found.append(tuple((await database.reader._backend.fetch(counts))[0]))
+    assert found == [(1, 1, 2), (0, 1, 2), (0, 0, 1)]
+
+
 async def test_tokens_of_something_else_are_refused(database: Database) -> None:
     for bad in ("", "logs.0-1", "runs.", "runs.1-x", "runs.1", "runs.²-1", "runs.1-" + "9" * 25):
         with pytest.raises(ResumeTokenInvalid):

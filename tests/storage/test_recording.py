@@ -14,6 +14,7 @@ from headrace.core.errors import (
     StaleAttempt,
     TransitionNotAllowed,
 )
+from headrace.core.ids import new_id
 from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.run_pb2 import Run, RunFilter
@@ -219,6 +220,26 @@ async def test_an_unknown_kind_of_entry_is_left_out(recording: Recording) -> Non
     outcome = await recording.post(RecordEntry(), run_of(flow_run()))
     assert [(seq, type(error)) for seq, error in outcome.results] == [(1, FieldsInvalid)]
     assert outcome.durable_seq == 2
+
+
+async def test_a_run_says_what_kind_it_is(recording: Recording) -> None:
+    outcome = await recording.post(run_of(Run(id=new_id(), name="neither")))
+    assert [type(error) for _, error in outcome.results] == [FieldsInvalid]
+
+
+async def test_ids_that_are_none_are_left_out(
+    database: Database, recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = [
+        run_of(flow_run(id="")),
+        run_of(Run(id="x", name="no kind")),
+        run_of(flow_run(id="abc")),
+        log(Run(id="?"), "x"),
+    ]
+    outcome = await recording.post(*entries)
+    assert [seq for seq, error in outcome.results if isinstance(error, InternalError)] == [1, 2, 3, 4]
+    assert outcome.durable_seq == 4
+    assert await database.reader.list_runs(RunFilter()) == ([], "")
 
 
 async def test_upper_case_ids_are_the_same_ids(database: Database, recording: Recording) -> None:

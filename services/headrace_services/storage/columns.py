@@ -12,6 +12,7 @@ __all__ = [
     "RECORDER_COLUMNS",
     "RUN_COLUMNS",
     "RUN_ID_COLUMNS",
+    "TRIMMED",
     "UPDATED_COLUMNS",
     "recorder_values",
     "run_values",
@@ -122,6 +123,16 @@ DELETED_FROM: Final = (
     ("runs", "id"),
 )
 """Tables that lose rows with a run, and the column with its id; run_tags has a key of its own."""
+
+
+_DAY_SECONDS: Final = 24 * 3600
+TRIMMED: Final = (
+    ("DELETE FROM requests WHERE create_time < {}", _DAY_SECONDS),
+    ("DELETE FROM deleted_runs WHERE delete_time < {}", 14 * _DAY_SECONDS),
+    # Longer than a spool is kept, so that no recorder is taken for a new one.
+    ("DELETE FROM recorders WHERE expires_at IS NULL AND update_time < {}", 14 * _DAY_SECONDS),
+)
+"""What does not stay for ever, and for how many seconds it does. The outbox has a rule of its own."""
 
 
 def run_values(run: RunRow) -> Row:

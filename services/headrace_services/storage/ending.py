@@ -11,9 +11,9 @@ from headrace.v1.state_pb2 import CrashedDetails, State
 from headrace_services.domain.books import keep_books
 from headrace_services.domain.states import CANCELLED, CANCELLING, CRASHED, FINAL_TYPES
 from headrace_services.storage import steps
-from headrace_services.storage.commands import Command
+from headrace_services.storage.command import Command
 from headrace_services.storage.instants import set_micros
-from headrace_services.storage.recording import Wanted
+from headrace_services.storage.ops import Wanted
 from headrace_services.storage.rows import RecorderRow, RunRow, flow_id_of
 from headrace_services.storage.steps import Row, Steps
 from headrace_services.storage.work import Work

@@ -21,11 +21,11 @@ from headrace.v1.state_pb2 import (
 from headrace_services.domain.json_schema import Fault, faults
 from headrace_services.domain.states import PAUSED
 from headrace_services.storage import steps
-from headrace_services.storage.commands import Command
+from headrace_services.storage.command import Command
 from headrace_services.storage.instants import micros, set_micros
+from headrace_services.storage.ops import Wanted
 from headrace_services.storage.pause_notes import input_key
 from headrace_services.storage.proposals import propose
-from headrace_services.storage.recording import Wanted
 from headrace_services.storage.rows import RunRow, text
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import TIMER_PAUSE, Work

@@ -10,13 +10,14 @@ from headrace_services.storage.columns import (
     RECORDER_COLUMNS,
     RUN_COLUMNS,
     RUN_ID_COLUMNS,
+    TRIMMED,
     UPDATED_COLUMNS,
     recorder_values,
     run_values,
     updated_values,
 )
 from headrace_services.storage.errors import is_disconnect, translate
-from headrace_services.storage.outbox import OutboxKind
+from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.postgresql import CONNECT_SECONDS, Connection, connect
 from headrace_services.storage.rows import decode_tags
 from headrace_services.storage.steps import Conflict, Row, Steps
@@ -338,8 +339,8 @@ class PostgresqlStore:
         await statement.run(connection)
         if writes.deleted_runs or writes.deleted_flows:
             await self._delete(connection, writes)
-        if writes.trim_before is not None:
-            await self._trim(connection, writes.trim_before)
+        if writes.is_trimming:
+            await self._trim(connection, writes.time)
 
     def _add_runs(self, statement: _Statement, writes: Writes) -> None:
         if writes.inserted_runs:
@@ -417,14 +418,16 @@ class PostgresqlStore:
         )
         await connection.execute("DELETE FROM flows WHERE id = ANY($1::uuid[])", writes.deleted_flows)
 
-    async def _trim(self, connection: Connection, before: int) -> None:
+    async def _trim(self, connection: Connection, now: int) -> None:
+        for sql, kept_seconds in TRIMMED:
+            await connection.execute(sql.format("$1"), now - kept_seconds * 1_000_000)
         # Only what every reader can see already, or its place could be given away unseen.
         horizon = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
         last = await connection.fetchrow(
             "WITH old AS (DELETE FROM outbox WHERE record_time < $1 "
             f"AND xid < {horizon} RETURNING xid, seq) "
             "SELECT xid, seq FROM old ORDER BY xid DESC, seq DESC LIMIT 1",
-            before,
+            now - KEPT_SECONDS * 1_000_000,
         )
         if last is not None:
             await connection.execute(

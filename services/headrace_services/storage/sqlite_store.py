@@ -14,13 +14,14 @@ from headrace_services.storage.columns import (
     RECORDER_COLUMNS,
     RUN_COLUMNS,
     RUN_ID_COLUMNS,
+    TRIMMED,
     UPDATED_COLUMNS,
     recorder_values,
     run_values,
     updated_values,
 )
 from headrace_services.storage.errors import translated
-from headrace_services.storage.outbox import OutboxKind
+from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.rows import decode_tags
 from headrace_services.storage.steps import Conflict, Row, Steps
 from headrace_services.storage.work import Writes
@@ -39,7 +40,8 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
     connection.execute("PRAGMA journal_mode=WAL")
     # FULL: an acknowledged commit survives a power cut; group commit makes it free.
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA cache_size=-16384")
+    connection.execute(f"PRAGMA cache_size=-{2048 if read_only else 16384}")
+    connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA mmap_size=268435456")
     if read_only:
@@ -49,8 +51,15 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
 
 @lru_cache(maxsize=16384)
 def blob(id: str) -> bytes:
-    """An id as SQLite keeps it."""
-    return bytes.fromhex(id.replace("-", ""))
+    """An id as SQLite keeps it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = bytes.fromhex(id.replace("-", ""))
+    if len(found) != 16:
+        raise ValueError(f"{id!r} is not an id")
+    return found
 
 
 def from_blob(id: bytes | None) -> str | None:
@@ -59,10 +68,6 @@ def from_blob(id: bytes | None) -> str | None:
         return None
     text = id.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def maybe_blob(id: str | None) -> bytes | None:
-    return None if id is None else blob(id)
 
 
 def marks(count: int) -> str:
@@ -401,13 +406,15 @@ class SqliteStore:
                     "INSERT INTO outbox (kind, keys, record_time) VALUES (?, ?, ?)",
                     (int(kind), b"".join([blob(id) for id in ids]), writes.time),
                 )
-        if writes.trim_before is not None:
-            self._trim(connection, writes.trim_before)
+        if writes.is_trimming:
+            self._trim(connection, writes.time)
 
-    def _trim(self, connection: sqlite3.Connection, before: int) -> None:
-        last = connection.execute("SELECT max(seq) FROM outbox WHERE record_time < ?", (before,)).fetchone()[
-            0
-        ]
+    def _trim(self, connection: sqlite3.Connection, now: int) -> None:
+        for sql, kept_seconds in TRIMMED:
+            connection.execute(sql.format("?"), (now - kept_seconds * 1_000_000,))
+        oldest = now - KEPT_SECONDS * 1_000_000
+        rows = self._fetch("SELECT max(seq) FROM outbox WHERE record_time < ?", (oldest,))
+        last = rows[0][0]
         if last is None:
             return
         connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,))

@@ -70,6 +70,7 @@ class Writes:
         "flows",
         "inputs",
         "inserted_runs",
+        "is_trimming",
         "logs",
         "recorders",
         "renewals",
@@ -81,7 +82,6 @@ class Writes:
         "time",
         "timers",
         "tombstones",
-        "trim_before",
         "updated_runs",
     )
 
@@ -101,11 +101,11 @@ class Writes:
         self.deleted_runs: list[Row] = []
         self.deleted_flows: list[str] = []
         self.tombstones: list[str] = []
-        self.trim_before: int | None = None
         # By run id and key: value and sender; None: the input goes.
         self.inputs: dict[tuple[str, str], tuple[bytes, str] | None] = {}
         # By kind and run id: state id and due time; None: the timer goes.
         self.timers: dict[tuple[int, str], tuple[str, int] | None] = {}
+        self.is_trimming = False
 
     @property
     def is_empty(self) -> bool:

@@ -26,21 +26,14 @@ from headrace.v1.run_service_pb2 import (
 )
 from headrace.v1.state_pb2 import CrashedDetails, State
 from headrace_services.storage.backends import Backend
-from headrace_services.storage.commands import (
-    Command,
-    CreateRun,
-    OpenRecorder,
-    ProposeState,
-    Record,
-    Renew,
-    UpdateRun,
-)
+from headrace_services.storage.command import Command
 from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
 from headrace_services.storage.errors import is_conflict
-from headrace_services.storage.outbox import KEPT_SECONDS
+from headrace_services.storage.ops import Wanted
 from headrace_services.storage.pausing import DeleteRunInput, ExpirePause, ResumeRun, SendRunInput
-from headrace_services.storage.recording import Wanted
+from headrace_services.storage.recorder_commands import OpenRecorder, Record, Renew
 from headrace_services.storage.rows import RecorderRow, flow_id_of, text
+from headrace_services.storage.run_commands import CreateRun, ProposeState, UpdateRun
 from headrace_services.storage.steps import Conflict, Steps
 from headrace_services.storage.values import RecorderStatus, RecordOutcome
 from headrace_services.storage.work import Work
@@ -309,7 +302,14 @@ class Writer:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                await self._commit(self._take())
+                batch = self._take()
+                try:
+                    await self._commit(batch)
+                except Exception:
+                    # Whatever it was: whoever waits is told, and the next batch gets its turn.
+                    _log.exception("a batch of %d commands was given up", len(batch))
+                    for command in batch:
+                        command.fail(InternalError("The server could not store this; its log says why."))
 
     def _take(self) -> list[Command[Any]]:
         """The next batch: what has piled up, or one command that needs a transaction of its own."""
@@ -405,8 +405,7 @@ class Writer:
 
         def logic() -> Steps[bool]:
             work = Work(now, lease_now)
-            if trim:
-                work.writes.trim_before = now - KEPT_SECONDS * 1_000_000
+            work.writes.is_trimming = trim
             yield from self._load(work, batch)
             for command in batch:
                 yield from command.run(work)
@@ -448,7 +447,7 @@ class Writer:
                 del self._recorders[id]
 
     def _due_to_trim(self) -> bool:
-        """Whether the outbox should lose what is past its time."""
+        """Whether what is past its time should go."""
         now = self._clock.monotonic()
         if now - self._trimmed_at < _TRIM_SECONDS:
             return False
