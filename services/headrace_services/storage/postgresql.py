@@ -75,9 +75,13 @@ async def connect(url: str, purpose: str, settings: Mapping[str, str] = _NO_SETT
     return connection
 
 
-async def make_pool(url: str, purpose: str, size: int) -> Pool:
-    """A pool of at most `size` connections, of which one is open."""
+async def make_pool(url: str, purpose: str, size: int, settings: Mapping[str, str] = _NO_SETTINGS) -> Pool:
+    """A pool of at most `size` connections, of which one is open.
+
+    Args:
+        settings: parameters of the sessions.
+    """
     pool: Pool = await _DRIVER.create_pool(
-        postgresql_dsn(url), min_size=1, max_size=size, **_settings(purpose, _NO_SETTINGS)
+        postgresql_dsn(url), min_size=1, max_size=size, **_settings(purpose, settings)
     )
     return pool
