@@ -1,23 +1,28 @@
 """Threads that run the submitted tasks of one flow run.
 
-A pool grows while jobs wait and nobody is free, one thread at a time and from the newest thread on: short
-jobs are done by the few threads that exist, while a thousand long ones get a thousand threads within about
-a second. A thread that waits for another job of the pool does not count as busy, so a job that waits for jobs
+A pool grows while jobs wait and nobody is free, one thread at a time and from the newest thread on, and only
+while that helps: jobs that are over at once and do nothing but compute are done by one thread, because more
+of them would only fight for the interpreter; a thousand long ones get a thousand threads within about a
+second. A thread that waits for another job of the pool does not count as busy, so a job that waits for jobs
 it has submitted cannot starve them.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 __all__ = ["Job", "WorkerPool"]
 
 Job: TypeAlias = Callable[[], None]
 """What a thread runs. It must not raise."""
+
+_PATIENCE_SECONDS: Final = 0.001
+"""How long a thread that comes looks on while others are at work, before it looks whether they get on."""
 
 
 class WorkerPool:
@@ -41,6 +46,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._work_for_idle = threading.Condition(self._lock)
         self._slot_for_resuming = threading.Condition(self._lock)
+        self._standstill = threading.Condition(self._lock)
         self._urgent: OrderedDict[Job, None] = OrderedDict()
         self._queue: OrderedDict[Job, None] = OrderedDict()
         self._threads: set[threading.Thread] = set()
@@ -48,6 +54,7 @@ class WorkerPool:
         self._coming = 0
         self._idle = 0
         self._running = 0
+        self._taken = 0
         self._resuming = 0
         self._closing = False
 
@@ -122,6 +129,7 @@ class WorkerPool:
 
     def _hand_over(self) -> None:
         """A place has become free."""
+        self._standstill.notify()
         if self._resuming:
             self._slot_for_resuming.notify()
         else:
@@ -157,8 +165,22 @@ class WorkerPool:
         with self._around():
             self._serve()
 
+    def _look_on(self) -> None:
+        """Wait for as long as those at work get on without this thread.
+
+        They do when they take one job after the other and the processor is what they need: more threads would
+        be in their way. Jobs that wait for something are better done side by side.
+        """
+        while self._has_jobs() and self._running:
+            taken, cpu, begin = self._taken, time.process_time(), time.monotonic()
+            self._standstill.wait(_PATIENCE_SECONDS)
+            is_computing = time.process_time() - cpu > (time.monotonic() - begin) / 2
+            if self._taken == taken or not is_computing:
+                return
+
     def _serve(self) -> None:
         with self._lock:
+            self._look_on()
             self._coming -= 1
             while (job := self._next_job()) is not None:
                 self._running += 1
@@ -184,5 +206,7 @@ class WorkerPool:
                 return None
             self._idle += 1
             self._work_for_idle.wait()
+            self._look_on()
             self._coming -= 1
+        self._taken += 1
         return (self._urgent or self._queue).popitem(last=False)[0]
