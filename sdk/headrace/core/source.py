@@ -121,7 +121,7 @@ def _words(node: Any, *, is_top: bool = False) -> Iterator[str]:
             if is_top and name in ("decorator_list", "name"):
                 continue
             if name == "body" and isinstance(node, _DOCUMENTED):
-                part = _without_documentation(part)
+                part = _without_documentation(cast("list[ast.stmt]", part))
             yield name
             yield from _words(part)
         yield ")"

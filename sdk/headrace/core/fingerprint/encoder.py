@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from headrace.core.fingerprint.kinds import decompose
 from headrace.core.fingerprint.leaves import LEAVES
@@ -38,7 +39,7 @@ def fingerprint(value: Any, *, name: str = "value") -> str:
 class _Frame:
     """A node whose children are being gone through."""
 
-    __slots__ = ("digest", "lowest", "node", "position", "tokens", "value")
+    __slots__ = ("add", "digest", "lowest", "node", "position", "tokens", "value")
 
     def __init__(self, value: Any, node: Node, depth: int) -> None:
         self.value = value  # held, so that its id is not another's
@@ -51,12 +52,8 @@ class _Frame:
         if node.header:
             self.digest.update(len(node.header).to_bytes(4, "big"))
             self.digest.update(node.header)
-
-    def add(self, child: bytes) -> None:
-        if self.node.order is Order.KEPT:
-            self.digest.update(child)
-        else:
-            self.tokens.append(child)
+        self.add: Callable[[bytes], object]
+        self.add = self.digest.update if node.order is Order.KEPT else self.tokens.append
 
     def end(self) -> bytes:
         tokens = self.tokens
@@ -83,12 +80,14 @@ class _Walk:
         stack = self._stack
         while found is None:
             frame = stack[-1]
+            add = frame.add
             for child in frame.node.children:
                 frame.position += 1
-                known = self._visit(child)
+                encode = LEAVES.get(cast("type[Any]", type(child)))
+                known = self._visit(child) if encode is None else encode(child)
                 if known is None:
                     break
-                frame.add(known)
+                add(known)
             else:
                 found = self._leave(frame)
                 if stack:
@@ -98,7 +97,7 @@ class _Walk:
 
     def _visit(self, value: Any) -> bytes | None:
         """The token of a value, or None: it has been put on the stack."""
-        cls: type = type(value)
+        cls = cast("Any", type(value))
         encode = LEAVES.get(cls)
         if encode is not None:
             return encode(value)

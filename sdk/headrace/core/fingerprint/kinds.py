@@ -7,9 +7,10 @@ import enum
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 from zoneinfo import ZoneInfo
 
 from headrace.core.fingerprint import functions
@@ -40,13 +41,20 @@ _EXACT: Final[dict[type, Callable[[Any], Part]]] = {
 }
 
 
+_FOREIGN: Final = {
+    "numpy": "headrace.core.fingerprint.arrays",
+    "pandas": "headrace.core.fingerprint.frames",
+}
+"""Libraries whose values have an encoder: imported when one is met, for then the library is loaded too."""
+
+
 def decompose(value: Any) -> Part:
     """The token of `value`, or the node to go through.
 
     Raises:
         HashError: it is more than data; the path is the caller's to fill in.
     """
-    cls: Any = type(value)
+    cls = cast("Any", type(value))
     exact = _EXACT.get(cls)
     if exact is not None:
         return exact(value)
@@ -57,6 +65,12 @@ def decompose(value: Any) -> Part:
         return functions.of_class(value)
     if isinstance(value, enum.Enum):
         return _of_enum(value)
+    for base in cls.__mro__:
+        home = _FOREIGN.get(str(base.__module__).partition(".")[0])
+        if home is not None:
+            part: Part | None = import_module(home).encode(value)
+            if part is not None:
+                return part
     return _of_instance(value, cls)
 
 
@@ -80,7 +94,7 @@ def _of_enum(member: enum.Enum) -> Node:
 
 
 def _of_zone(zone: ZoneInfo) -> Part:
-    key: str | None = zone.key
+    key: Any = zone.key
     if key is None:
         raise HashError("", "is a time zone without a name")
     return leaf(b"w", key.encode())

@@ -24,6 +24,7 @@ __all__ = [
     "new_digest",
     "qualified",
     "sequence",
+    "token",
 ]
 
 DIGEST_BYTES: Final = 32

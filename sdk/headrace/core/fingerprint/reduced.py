@@ -25,12 +25,12 @@ def of_reduced(value: Any) -> bytes | Node:
     Raises:
         HashError: it cannot be, because it holds a lock, a file, a connection, an address.
     """
-    cls: Any = type(value)
+    cls = cast("Any", type(value))
     reduced = _reduce(value, cls)
     if isinstance(reduced, str):
         return leaf(b"G", f"{cls.__module__}:{cls.__qualname__}:{reduced}".encode())
-    reduced = cast("tuple[Any, ...]", reduced)
-    make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    padded: list[Any] = [*reduced, None, None, None]
+    make, arguments, state, items, pairs = padded[:5]
     parts: dict[str, Any] = {}
     if make in _NEW:
         arguments = arguments[1:]
@@ -79,7 +79,10 @@ def _of_state(state: Any) -> dict[str, Any]:
     pair = cast("tuple[Any, ...]", state) if isinstance(state, tuple) else (state,)
     if len(pair) > 2 or not all(_is_attributes(part) for part in pair):
         return {_STATE: state}
-    return {name: value for part in pair for name, value in (part or {}).items()}
+    attributes: dict[str, Any] = {}
+    for part in pair:
+        attributes.update(part or {})
+    return attributes
 
 
 def _is_attributes(part: Any) -> bool:
