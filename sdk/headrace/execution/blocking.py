@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.passing import passing_time
 from headrace.core.verdicts import Verdict
 from headrace.engine.api import Upstream
 from headrace.execution.encoding import state_entry
@@ -40,6 +41,7 @@ class BlockingOps(Recording):
         recorder.durable(recorder.last_seq).result()
 
     async def sleep(self, seconds: float) -> None:
+        seconds = passing_time().to_wait(seconds)
         helper = current_helper()
         if helper is not None:
             helper.sleep(seconds)

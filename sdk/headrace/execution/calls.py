@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.context import FlowRunContext, TagsContext, TaskRunContext, current_run
-from headrace.core.clock import SystemClock
 from headrace.core.ids import new_id
 from headrace.core.names import slug
+from headrace.core.passing import passing_time
 from headrace.engine.flows import FlowCall
 from headrace.engine.tasks import TaskCall
 from headrace.logging.configuration import ensure_configured
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["new_flow_call", "new_task_call", "origins_around"]
 
-_CLOCK: Final = SystemClock()
 _PARENTS: Final = "__parents__"
 """The name under which `inputs` holds the task run in whose body a task run was called."""
 
@@ -113,7 +112,7 @@ def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for:
     run.parameters = parameters
     run.policy = flow.policy
     run.tags = sorted(TagsContext.get().current_tags)
-    run.expected_start_micros = _CLOCK.now()
+    run.expected_start_micros = passing_time().now()
     inputs = collect_inputs(
         parameters,
         wait_for,

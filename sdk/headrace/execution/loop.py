@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.passing import passing_time
 from headrace.core.verdicts import Verdict
 from headrace.engine.api import Upstream
 from headrace.execution.encoding import state_entry
@@ -36,6 +37,7 @@ class LoopOps(Recording):
         await asyncio.wrap_future(recorder.durable(recorder.last_seq))
 
     async def sleep(self, seconds: float) -> None:
+        seconds = passing_time().to_wait(seconds)
         helper = current_helper()
         await (asyncio.sleep(seconds) if helper is None else helper.asleep(seconds))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import time
 from typing import Any
 
+from headrace.core.passing import passing_time
 from headrace.core.verdicts import Accept, Reject, Verdict
 from headrace.exceptions import TerminationSignal
 from headrace.execution.encoding import run_entry, state_entry, state_from_proto
@@ -20,12 +20,12 @@ __all__ = ["Recording"]
 
 
 class Recording:
-    """Records through the process's recorder, by the machine's clock."""
+    """Records through the process's recorder."""
 
     __slots__ = ()
 
     def now(self) -> int:
-        return time.time_ns() // 1000
+        return passing_time().now()
 
     def record_run(self, run: FlowRun | TaskRun, *states: State[Any]) -> None:
         first, *others = states

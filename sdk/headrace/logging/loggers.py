@@ -88,6 +88,7 @@ def disable_run_logger() -> Generator[None]:
     with disable_run_logger():
         assert my_task.fn(1) == 2
     """
+    ensure_configured()  # else the first logger asked for inside would configure them, and switch them on
     loggers = [logging.getLogger(name) for name in _RUN_LOGGERS]
     before = [logger.disabled for logger in loggers]
     for logger in loggers:

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from headrace.recorder.api import Recorder
@@ -15,7 +16,7 @@ from headrace.recorder.recorder import SpoolRecorder
 from headrace.recorder.runtime import Runtime
 from headrace.settings import Settings, get_current_settings
 
-__all__ = ["close_recorders", "current"]
+__all__ = ["close_recorders", "current", "release_home"]
 
 
 class _Registry:
@@ -44,10 +45,24 @@ class _Registry:
         runtime.start()
         _close_with_multiprocessing()
 
+    def release(self, home: Path, timeout_seconds: float | None) -> None:
+        """Close the recorders of one home; others stay."""
+        with self.lock:
+            mine = [options for options in self.recorders if options.home == home]
+            leaving = [self.recorders.pop(options) for options in mine]
+            self.latest = None
+        for recorder in leaving:
+            runtime = self.runtimes.pop(recorder, None)
+            if runtime is not None:
+                runtime.stop(_limit(recorder, timeout_seconds))
+
     def close(self, timeout_seconds: float | None) -> None:
         for recorder, runtime in list(self.runtimes.items()):
-            limit = recorder.options.exit_timeout_seconds if timeout_seconds is None else timeout_seconds
-            runtime.stop(limit)
+            runtime.stop(_limit(recorder, timeout_seconds))
+
+
+def _limit(recorder: SpoolRecorder, timeout_seconds: float | None) -> float:
+    return recorder.options.exit_timeout_seconds if timeout_seconds is None else timeout_seconds
 
 
 _registry = _Registry()
@@ -64,6 +79,16 @@ def current() -> Recorder:
     if latest is not None and latest[0] is settings:
         return latest[1]
     return _registry.find(settings)
+
+
+def release_home(home: Path, timeout_seconds: float | None = None) -> None:
+    """Flush and seal the recorders that write to `home`: nothing here holds a file of it any more.
+
+    Args:
+        home: the folder, as settings name it.
+        timeout_seconds: how long to wait for acknowledgements; None: as the settings say.
+    """
+    _registry.release(home, timeout_seconds)
 
 
 def close_recorders(timeout_seconds: float | None = None) -> None:

@@ -65,7 +65,8 @@ class Runtime:
         if is_flushed and recorder.reach is Reach.OPEN:
             self._adopt(timeout_seconds)
         self._call(self._seal if is_flushed and recorder.reach is Reach.OPEN else self._end)
-        self._ended.wait(SEAL_SECONDS)
+        if self._ended.wait(SEAL_SECONDS):
+            self._thread.join()
         recorder.finish()
 
     def _adopt(self, timeout_seconds: float) -> None:

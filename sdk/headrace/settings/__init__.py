@@ -9,6 +9,7 @@ switches that off.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +31,7 @@ __all__ = [
     "get_current_settings",
     "home_folder",
     "list_settings",
+    "process_settings",
     "temporary_settings",
     "use_profile",
     "variable_name",
@@ -46,7 +48,10 @@ class SettingValue:
 
 
 _process: LoadedSettings | None = None
-_override: ContextVar[LoadedSettings | None] = ContextVar("headrace_settings", default=None)
+_epochs = itertools.count(1)
+_epoch = 0
+"""Changed by `process_settings`: what `temporary_settings` said before does not hold inside."""
+_override: ContextVar[tuple[int, LoadedSettings] | None] = ContextVar("headrace_settings", default=None)
 
 
 def get_current_settings() -> Settings:
@@ -90,18 +95,35 @@ def temporary_settings(
         ConfigurationError: a name or a value is not allowed.
     """
     state = _current()
-    explicit = dict(state.explicit)
-    for name in restore_defaults or ():
-        key = canonical_name(name)
-        explicit[key] = Found(RESTORED, variable_name(key), "temporary_settings")
-    for name, value in (updates or {}).items():
-        key = canonical_name(name)
-        explicit[key] = Found(value, variable_name(key), "temporary_settings")
-    token = _override.set(load(explicit, state.selected))
+    explicit = _with_changes(state.explicit, updates or {}, restore_defaults or (), "temporary_settings")
+    token = _override.set((_epoch, load(explicit, state.selected)))
     try:
         yield _current().settings
     finally:
         _override.reset(token)
+
+
+@contextmanager
+def process_settings(updates: Mapping[str, Any], restore_defaults: Iterable[str] = ()) -> Generator[Settings]:
+    """Other settings for the whole process, inside the `with` block: in every thread and context.
+
+    The sources are read anew. The blocks of several threads must not overlap.
+
+    Args:
+        updates: values by setting name, typed or as text.
+        restore_defaults: names of settings that get their default, whatever the sources say.
+
+    Raises:
+        ConfigurationError: a name or a value is not allowed.
+    """
+    global _process, _epoch
+    state = load(_with_changes(_current_explicit(), updates, restore_defaults, "process_settings"), None)
+    before = _process, _epoch
+    _process, _epoch = state, next(_epochs)
+    try:
+        yield state.settings
+    finally:
+        _process, _epoch = before
 
 
 @contextmanager
@@ -111,7 +133,7 @@ def use_profile(name: str) -> Generator[Settings]:
     Raises:
         ConfigurationError: there is no such profile.
     """
-    token = _override.set(load(_current_explicit(), name))
+    token = _override.set((_epoch, load(_current_explicit(), name)))
     try:
         yield _current().settings
     finally:
@@ -120,12 +142,29 @@ def use_profile(name: str) -> Generator[Settings]:
 
 def _current() -> LoadedSettings:
     global _process
-    state = _override.get() or _process
-    if state is None:
-        state = _process = load({}, None)
-    return state
+    override = _override.get()
+    if override is not None and override[0] == _epoch:
+        return override[1]
+    if _process is None:
+        _process = load({}, None)
+    return _process
 
 
 def _current_explicit() -> Layer:
-    state = _override.get()
-    return state.explicit if state else {}
+    override = _override.get()
+    if override is not None and override[0] == _epoch:
+        return override[1].explicit
+    return _process.explicit if _process else {}
+
+
+def _with_changes(
+    explicit: Layer, updates: Mapping[str, Any], restore_defaults: Iterable[str], source: str
+) -> Layer:
+    changed = dict(explicit)
+    for name in restore_defaults:
+        key = canonical_name(name)
+        changed[key] = Found(RESTORED, variable_name(key), source)
+    for name, value in updates.items():
+        key = canonical_name(name)
+        changed[key] = Found(value, variable_name(key), source)
+    return changed

@@ -207,9 +207,12 @@ def copy_time(context: Context) -> Outcome:
 
 
 def not_before_time(context: Context) -> Outcome:
-    """14: nothing starts before its time, on the server's clock."""
-    scheduled_time = _current(context).scheduled_time
+    """14: nothing starts before its time, on the server's clock. A retry's executor waits on its own."""
+    current = _current(context)
+    scheduled_time = current.scheduled_time
     if scheduled_time is None or scheduled_time <= context.now:
+        return None
+    if current.is_retry and context.by_executor:
         return None
     seconds = ceil((scheduled_time - context.now) / _MICROSECONDS)
     return Wait(float(seconds), "The run is scheduled for later.")

@@ -114,6 +114,16 @@ def test_waiting_is_counted_in_whole_seconds_and_never_too_short(early: int, sec
     assert decision.state is None
 
 
+def test_an_executor_decides_when_the_delay_of_its_own_retry_is_over() -> None:
+    awaiting = value("SCHEDULED", name="AwaitingRetry", scheduled_time=NOW + 90 * SECOND, is_retry=True)
+    own = ask(awaiting, value("RUNNING", name="Retrying"), by_executor=True)
+    assert isinstance(own.verdict, Accept)
+    assert ask(awaiting, value("RUNNING")).verdict == Wait(90.0, "The run is scheduled for later.")
+    deployed = value("SCHEDULED", scheduled_time=NOW + 90 * SECOND)
+    asked_early = ask(deployed, value("RUNNING"), by_executor=True)
+    assert asked_early.verdict == Wait(90.0, "The run is scheduled for later.")
+
+
 def test_scheduled_for_no_time_means_now() -> None:
     decision = ask(None, StateValue(value("SCHEDULED").type, "id", NOW))
     assert decision.state is not None

@@ -1,0 +1,3 @@
+"""The fixtures of the SDK's tests, for these too."""
+
+from tests.sdk.conftest import recorder as recorder
