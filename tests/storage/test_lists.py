@@ -199,6 +199,25 @@ async def test_filters_together_orders_and_pages(filled: tuple[Database, list[Ru
         assert ids == expected(filter, runs, field, descending), (filter, order, size)
 
 
+async def test_a_filter_of_hundreds_of_values(filled: tuple[Database, list[Run]]) -> None:
+    database, runs = filled
+    many = [f"nothing-{place}" for place in range(195)]
+    filter = RunFilter(
+        flow_names=["etl", *many],
+        names=[*many, *(run.name for run in runs)],
+        state_names=[*many[:45], "Completed", "Failed", "Running", "Crashed", "Pending"],
+        tags_any=["a", *many[:40]],
+    )
+    for field in (filter.work_pools, filter.work_queues, filter.deployment_ids, filter.task_names):
+        field.extend([*many, "pool", "q0", "dep-1"])
+    assert await database.reader.list_runs(filter, page_size=1000) == ([], "")
+    for name in ("work_pools", "work_queues", "deployment_ids", "task_names"):
+        filter.ClearField(name)  # type: ignore[arg-type]  # the stub wants literals
+    found, _ = await database.reader.list_runs(filter, page_size=1000)
+    assert [run.id for run in found] == expected(filter, runs, "create_time", True)
+    assert found
+
+
 async def test_counts_agree_with_lists(filled: tuple[Database, list[Run]]) -> None:
     database, runs = filled
     rng = random.Random(5)

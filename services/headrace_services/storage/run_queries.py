@@ -28,6 +28,7 @@ from headrace_services.storage.rows import WORKSPACE, flow_id_of
 __all__ = ["Path", "RunOrdering", "RunQuery", "ordering_of"]
 
 _MOST_RANGES: Final = 64
+_MOST_PARAMETERS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,27 @@ class RunQuery:
         if any_of and path.tags != any_of:
             has_tag(conditions, any_of)
         if path.tags:
-            return self._tag_ranges(path.tags, conditions)
-        return self._run_ranges(ordering, path.flow_ids, conditions)
+            ranges = self._tag_ranges(path.tags, conditions)
+        else:
+            ranges = self._run_ranges(ordering, path.flow_ids, conditions)
+        # Each range repeats the parameters, and statements can have only so many.
+        if sum(len(part.where.parameters) for part in ranges) <= _MOST_PARAMETERS:
+            return ranges
+        return [_Range("runs AS r", self._everything())]
+
+    def _everything(self) -> Conditions:
+        """The whole filter."""
+        where = Conditions()
+        where.add(f"r.workspace_id = {WORKSPACE}")
+        where.among("r.kind", self._kinds)
+        if len(self._types) < len(ALL_TYPES):
+            where.among("r.state_type", self._types)
+        where.extend(self._conditions)
+        for tag in self._filter.tags_all:
+            has_tag(where, [tag])
+        if self._filter.tags_any:
+            has_tag(where, list(self._filter.tags_any))
+        return where
 
     def _tag_ranges(self, tags: Sequence[str], conditions: Conditions) -> list[_Range]:
         """Along the index of tags; the run itself is looked at only if something else is asked of it."""
@@ -250,16 +270,7 @@ class RunQuery:
 
     def counted(self, bucket: str = "0", *parameters: Any) -> tuple[str, list[Any]]:
         """How many runs there are by type of state: (bucket, type, count)."""
-        where = Conditions()
-        where.add(f"r.workspace_id = {WORKSPACE}")
-        where.among("r.kind", self._kinds)
-        if len(self._types) < len(ALL_TYPES):
-            where.among("r.state_type", self._types)
-        where.extend(self._conditions)
-        for tag in self._filter.tags_all:
-            has_tag(where, [tag])
-        if self._filter.tags_any:
-            has_tag(where, list(self._filter.tags_any))
+        where = self._everything()
         sql = (
             f"SELECT {bucket} AS bucket, r.state_type, count(*) FROM runs AS r WHERE {where.sql} "
             "GROUP BY 1, 2 ORDER BY 1, 2"
