@@ -42,12 +42,10 @@ class ConsoleFormatter(logging.Formatter):
         return f"{time} | {before}{record.levelname:<7}{after} | {_who(record)} - {record.message}"
 
     def _wants_colours(self) -> bool:
-        if os.environ.get("NO_COLOR") or not get_current_settings().logging_colors:
-            return False
         if self._stream is not sys.stderr:
             self._stream = sys.stderr
             self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        return self._is_terminal
+        return self._is_terminal and not os.environ.get("NO_COLOR") and get_current_settings().logging_colors
 
 
 def _who(record: logging.LogRecord) -> str:
