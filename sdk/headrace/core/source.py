@@ -98,37 +98,54 @@ def _plain(code: CodeType) -> list[tuple[type, Any]]:
 
 def _digest_of(node: _Function) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
-    for part in _words(node, is_top=True):
-        word = part.encode("utf-8", "surrogatepass")
+    for text in _words(node):
+        word = text.encode("utf-8", "surrogatepass")
         digest.update(len(word).to_bytes(8, "big"))
         digest.update(word)
     return digest.digest()
 
 
-def _words(node: Any, *, is_top: bool = False) -> Iterator[str]:
-    """The tree as words; what is empty is left out, for versions of Python differ in it."""
-    if isinstance(node, list):
-        yield "["
-        for item in cast("list[Any]", node):
-            yield from _words(item)
-        yield "]"
-    elif isinstance(node, ast.AST):
-        yield f"({type(node).__name__}"
-        for name in node._fields:
-            part: Any = getattr(node, name, None)
-            if (part is None and not isinstance(node, ast.Constant)) or part == [] or name in _NOISE:
-                continue
-            if is_top and name in ("decorator_list", "name"):
-                continue
-            if name == "body" and isinstance(node, _DOCUMENTED):
-                part = _without_documentation(cast("list[ast.stmt]", part))
-            yield name
-            yield from _words(part)
-        yield ")"
-    else:
-        yield f"{type(node).__name__}:{node!r}"
+class _Mark(str):
+    """A word of the tree's shape, unlike those that stand in the source."""
 
 
+_END = _Mark(")")
+
+
+def _words(top: _Function) -> Iterator[str]:
+    """The tree as words, without recursion: expressions may be long."""
+    stack: list[Any] = [top]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, _Mark):
+            yield part
+        elif isinstance(part, list):
+            yield "["
+            stack.append(_END)
+            stack += reversed(cast("list[Any]", part))
+        elif isinstance(part, ast.AST):
+            yield f"({type(part).__name__}"
+            stack.append(_END)
+            for name, child in reversed(list(_counted_fields(part, part is top))):
+                stack += [child, _Mark(name)]
+        else:
+            yield f"{type(part).__name__}:{part!r}"
+
+
+def _counted_fields(node: ast.AST, is_top: bool) -> Iterator[tuple[str, Any]]:
+    """What is empty is left out: versions of Python differ in it."""
+    for name in node._fields:
+        child: Any = getattr(node, name, None)
+        if name in _NOISE or child == [] or (child is None and not isinstance(node, ast.Constant)):
+            continue
+        if is_top and name in _SURROUNDINGS:
+            continue
+        if name == "body" and isinstance(node, _DOCUMENTED):
+            child = _without_documentation(cast("list[ast.stmt]", child))
+        yield name, child
+
+
+_SURROUNDINGS = frozenset({"decorator_list", "name"})
 _NOISE = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
