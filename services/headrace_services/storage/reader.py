@@ -155,7 +155,7 @@ class Reader:
             return runs, ""
         return runs, key.token([rows[limit - 1][-1], runs[-1].id])
 
-    async def _shortest_path(self, query: RunQuery, ordering: RunOrdering) -> Path:
+    async def _shortest_path(self, query: RunQuery, ordering: RunOrdering | None = None) -> Path:
         """The way along which the fewest runs lie, as far as a short count tells."""
         paths = query.paths(ordering)
         if len(paths) < 2:
@@ -169,7 +169,7 @@ class Reader:
         query = RunQuery(filter, self._dialect)
         if query.is_empty:
             return []
-        rows = await self._backend.fetch(*query.counted())
+        rows = await self._backend.fetch(*query.counted(path=await self._shortest_path(query)))
         return [StateCount(state_type=type, count=count) for _, type, count in rows]
 
     async def aggregate_runs(
@@ -196,7 +196,8 @@ class Reader:
             set_micros(getattr(bucket, "from"), start + place * bucket_width)
         query = RunQuery(_within(filter, start, until), self._dialect)
         if not query.is_empty:
-            sql, parameters = query.counted(f"(r.create_time - {int(start)}) / {int(bucket_width)}")
+            bucket = f"({{0}}.create_time - {int(start)}) / {int(bucket_width)}"
+            sql, parameters = query.counted(bucket, await self._shortest_path(query))
             for place, type, count in await self._backend.fetch(sql, parameters):
                 buckets[int(place)].counts.append(StateCount(state_type=type, count=count))
         return buckets

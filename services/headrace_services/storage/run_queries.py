@@ -29,6 +29,8 @@ __all__ = ["Path", "RunOrdering", "RunQuery", "ordering_of"]
 
 _MOST_RANGES: Final = 64
 _MOST_PARAMETERS: Final = 20_000
+_TELLING_PREFIX: Final = 8
+"""So many digits of an id are a minute's worth of runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,10 @@ def ordering_of(order: int) -> RunOrdering:
     return _ORDERINGS.get(order, _ORDERINGS[RUN_ORDER_CREATE_TIME_DESC])
 
 
+# A join that SQLite does not turn round.
+_TAGGED_RUNS: Final = "run_tags AS t CROSS JOIN runs AS r"
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """A way to the runs of a filter: along some tags, or along flows, or, with neither, along all runs.
@@ -73,6 +79,9 @@ class Path:
 
     tags: tuple[str, ...] = ()
     flow_ids: tuple[Any, ...] = ()
+
+
+_ALONG_ALL: Final = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +109,18 @@ class RunQuery:
         self._kinds = tuple(sorted(kinds & set(ALL_KINDS))) or ALL_KINDS
         self._types = tuple(sorted({int(type) for type in filter.state_types})) or ALL_TYPES
         self.is_empty = bool(kinds) and not kinds & set(ALL_KINDS)
-        self._is_bounded = bool(filter.ids or filter.root_run_ids or filter.parent_run_ids)
+        named = filter.ids or filter.root_run_ids or filter.parent_run_ids
+        self._is_bounded = bool(named) or len(filter.id_prefix) >= _TELLING_PREFIX
 
     # Ways
 
-    def paths(self, ordering: RunOrdering) -> list[Path]:
-        """Ways to the runs that may be much shorter than the one along all of them."""
-        if self._is_bounded or ordering.column != "create_time":
+    def paths(self, ordering: RunOrdering | None = None) -> list[Path]:
+        """Ways to the runs that may be much shorter than the one along all of them.
+
+        Args:
+            ordering: of the list; None: no order is needed.
+        """
+        if self._is_bounded or (ordering is not None and ordering.column != "create_time"):
             return []
         found = [Path(tags=(tag,)) for tag in self._filter.tags_all]
         if self._filter.tags_any:
@@ -123,18 +137,21 @@ class RunQuery:
         parts: list[str] = []
         parameters: list[Any] = []
         for place, path in enumerate(paths):
-            where = Conditions()
-            table = "t" if path.tags else "r"
-            where.add(f"{table}.workspace_id = {WORKSPACE}")
-            where.among(f"{table}.kind", self._kinds)
-            where.among(f"{table}.state_type", self._types)
-            where.among("t.tag", path.tags)
-            where.among("r.flow_id", path.flow_ids)
+            where = self._tag_range(path.tags) if path.tags else self._flow_scope(path.flow_ids, self._types)
             source = "run_tags AS t" if path.tags else "runs AS r"
             counted = f"SELECT 1 FROM {source} WHERE {where.sql} LIMIT {most}"
             parts.append(f"SELECT {place}, count(*) FROM ({counted}) AS c{place}")
             parameters.extend(where.parameters)
         return " UNION ALL ".join(parts), parameters
+
+    def _tag_range(self, tags: Sequence[str]) -> Conditions:
+        """The rows of the tags, for the kinds and types of the filter."""
+        where = Conditions()
+        where.add(f"t.workspace_id = {WORKSPACE}")
+        where.among("t.tag", tags)
+        where.among("t.kind", self._kinds)
+        where.among("t.state_type", self._types)
+        return where
 
     # Pages
 
@@ -179,7 +196,8 @@ class RunQuery:
         id = "id" if table == "r" else "run_id"
         return f"{table}.{ordering.column} {direction}, {table}.{id} {direction}"
 
-    def _ranges(self, ordering: RunOrdering, path: Path) -> list[_Range]:
+    def _besides(self, path: Path) -> Conditions:
+        """What the runs on the way must be besides being on it, but for their kind and type of state."""
         conditions = self._conditions.copy()
         for tag in self._filter.tags_all:
             if path.tags != (tag,):
@@ -187,6 +205,10 @@ class RunQuery:
         any_of = tuple(dict.fromkeys(self._filter.tags_any))
         if any_of and path.tags != any_of:
             has_tag(conditions, any_of)
+        return conditions
+
+    def _ranges(self, ordering: RunOrdering, path: Path) -> list[_Range]:
+        conditions = self._besides(path)
         if path.tags:
             ranges = self._tag_ranges(path.tags, conditions)
         else:
@@ -198,11 +220,7 @@ class RunQuery:
 
     def _everything(self) -> Conditions:
         """The whole filter."""
-        where = Conditions()
-        where.add(f"r.workspace_id = {WORKSPACE}")
-        where.among("r.kind", self._kinds)
-        if len(self._types) < len(ALL_TYPES):
-            where.among("r.state_type", self._types)
+        where = self._scope(self._kinds, self._types)
         where.extend(self._conditions)
         for tag in self._filter.tags_all:
             has_tag(where, [tag])
@@ -210,16 +228,32 @@ class RunQuery:
             has_tag(where, list(self._filter.tags_any))
         return where
 
+    def _scope(self, kinds: Sequence[int], types: Sequence[int]) -> Conditions:
+        """The workspace, kinds and types of state.
+
+        A filter that names ids, roots or parents has an index that leads there at once. A sign before
+        the other columns keeps them out of the choice: without statistics, which SQLite does not have,
+        the index with the most columns would be taken, and all runs of a kind be walked.
+        """
+        sign = "+" if self._is_bounded else ""
+        where = Conditions()
+        where.add(f"{sign}r.workspace_id = {WORKSPACE}")
+        if len(kinds) < len(ALL_KINDS):
+            where.add(f"{sign}r.kind = {kinds[0]}")
+        if len(types) < len(ALL_TYPES):
+            where.add(f"{sign}r.state_type IN ({', '.join(map(str, types))})")
+        return where
+
     def _tag_ranges(self, tags: Sequence[str], conditions: Conditions) -> list[_Range]:
         """Along the index of tags; the run itself is looked at only if something else is asked of it."""
-        source = "run_tags AS t"
-        if conditions.parts:
-            source += " JOIN runs AS r ON r.id = t.run_id"
+        source = _TAGGED_RUNS if conditions.parts else "run_tags AS t"
         ranges: list[_Range] = []
         for tag, kind, type in product(tags, self._kinds, self._types):
             where = Conditions()
             where.add(f"t.workspace_id = {WORKSPACE} AND t.tag = ?", tag)
             where.add(f"t.kind = {kind} AND t.state_type = {type}")
+            if conditions.parts:
+                where.add("r.id = t.run_id")
             where.extend(conditions)
             ranges.append(_Range(source, where, "t"))
         return ranges
@@ -232,15 +266,22 @@ class RunQuery:
         types = [(type,) for type in self._types] if by_type else [self._types]
         ranges: list[_Range] = []
         for kind, some, flow_id in product(self._kinds, types, flow_ids or (None,)):
-            where = Conditions()
-            where.add(f"r.workspace_id = {WORKSPACE} AND r.kind = {kind}")
-            if flow_id is not None:
-                where.add("r.flow_id = ?", flow_id)
-            if len(some) < len(ALL_TYPES):
-                where.add(f"r.state_type IN ({', '.join(map(str, some))})")
+            if flow_id is None:
+                where = self._scope((kind,), some)
+            else:
+                where = self._flow_scope((flow_id,), some)
             where.extend(conditions)
             ranges.append(_Range("runs AS r", where))
         return ranges
+
+    def _flow_scope(self, flow_ids: Sequence[Any], types: Sequence[int]) -> Conditions:
+        """Flow runs of the flows. A flow is of one workspace; naming it would lead to all runs."""
+        where = Conditions()
+        where.among("r.flow_id", flow_ids)
+        where.add("r.kind = 1")
+        if len(types) < len(ALL_TYPES):
+            where.add(f"r.state_type IN ({', '.join(map(str, types))})")
+        return where
 
     def _after(self, part: _Range, ordering: RunOrdering, cursor: Cursor | None) -> list[Conditions]:
         """The part after the cursor: where values are, and, for nullable orderings, where none are."""
@@ -268,11 +309,35 @@ class RunQuery:
         where.add(f"{column} {sign}= ?", value)
         where.add(f"({column}, {id}) {sign} (?, ?)", value, last)
 
-    def counted(self, bucket: str = "0", *parameters: Any) -> tuple[str, list[Any]]:
-        """How many runs there are by type of state: (bucket, type, count)."""
-        where = self._everything()
+    # Counts
+
+    def counted(self, bucket: str = "0", path: Path = _ALONG_ALL) -> tuple[str, list[Any]]:
+        """How many runs there are by type of state: (bucket, type, count).
+
+        Args:
+            bucket: an expression, in which `{0}` is the table with the create time.
+            path: the way to take, from `paths`, or the one along all runs.
+        """
+        table, source = "r", "runs AS r"
+        if len(path.tags) == 1:
+            table, source, where = "t", *self._tagged(path.tags[0])
+        elif path.flow_ids:
+            where = self._flow_scope(path.flow_ids, self._types)
+            where.extend(self._besides(path))
+        else:
+            where = self._everything()
         sql = (
-            f"SELECT {bucket} AS bucket, r.state_type, count(*) FROM runs AS r WHERE {where.sql} "
-            "GROUP BY 1, 2 ORDER BY 1, 2"
+            f"SELECT {bucket.format(table)} AS bucket, {table}.state_type, count(*) FROM {source} "
+            f"WHERE {where.sql} GROUP BY 1, 2 ORDER BY 1, 2"
         )
-        return sql, [*parameters, *where.parameters]
+        return sql, where.parameters
+
+    def _tagged(self, tag: str) -> tuple[str, Conditions]:
+        """The runs of one tag: the tables, and the whole filter."""
+        besides = self._besides(Path(tags=(tag,)))
+        where = self._tag_range((tag,))
+        if not besides.parts:
+            return "run_tags AS t", where
+        where.add("r.id = t.run_id")
+        where.extend(besides)
+        return _TAGGED_RUNS, where
