@@ -55,6 +55,11 @@ class CachePolicy:
     isolation_level: Literal["READ_COMMITTED", "SERIALIZABLE"] | IsolationLevel | None = None
     lock_manager: LockManager | None = None
 
+    @property
+    def is_never(self) -> bool:
+        """Whether this is `NO_CACHE`."""
+        return isinstance(self, _NoCache)
+
     @classmethod
     def from_cache_key_fn(cls, cache_key_fn: CacheKeyFn) -> CacheKeyFnPolicy:
         """The policy whose keys come from a function."""
@@ -274,6 +279,20 @@ def task_input_hash(context: TaskRunContext, arguments: dict[str, Any]) -> str |
         [context.task.task_key, source_of(context.task.fn), _fingerprint_of("inputs", arguments)],
         name="call",
     )
+
+
+def checked(policy: Any) -> CachePolicy:
+    """The option `cache_policy`.
+
+    Raises:
+        TypeError: no policy.
+    """
+    if not isinstance(policy, CachePolicy):
+        raise TypeError(
+            "'cache_policy' must be a policy of headrace.cache_policies, such as INPUTS, or None; got "
+            f"{policy!r}."
+        )
+    return policy
 
 
 def _fingerprint_of(name: str, values: Mapping[str, Any]) -> str:

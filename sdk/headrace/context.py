@@ -16,10 +16,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from headrace.exceptions import Abort, MissingContextError
+from headrace.settings import get_current_settings
 from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
+    from headrace.results import ResultStore
     from headrace.runs import FlowRun, TaskRun
     from headrace.task_runners import TaskRunner
     from headrace.tasks import Task
@@ -29,7 +31,9 @@ __all__ = [
     "RunContext",
     "TagsContext",
     "TaskRunContext",
+    "get_result_store",
     "get_run_context",
+    "should_persist_result",
     "tags",
     "with_context",
 ]
@@ -53,13 +57,14 @@ class RunContext:
         parent: the context of the run that called this one.
         outermost: the context of the run at the top of the tree in this process.
         log_prints: whether `print` becomes a log line of the run.
-        persist_result: whether results are kept; None: where it can be done without asking.
+        persist_result: whether results are kept in storage; None: in the record alone, where they fit.
         limit_error: what the run's time limit raises, while one is set.
         lost: why the run is not this process's any longer, or None; set on the outermost context.
         run_ids: the run and all those around it, outermost first.
     """
 
     __slots__ = (
+        "_store",
         "_token",
         "limit_error",
         "log_prints",
@@ -84,6 +89,7 @@ class RunContext:
         self.persist_result = persist_result
         self.limit_error: TimeoutError | None = None
         self.lost: str | None = None
+        self._store: ResultStore | None = None
         self._token: Token[FlowRunContext | TaskRunContext | None] | None = None
 
     def __enter__(self) -> Self:
@@ -102,6 +108,21 @@ class RunContext:
             # A coroutine or generator that was given up is closed by the garbage collector, in a context
             # that never saw this run.
             pass
+
+    @property
+    def result_store(self) -> ResultStore:
+        """Where results of this run are kept: as its options say, else as those of the calling run."""
+        if self._store is None:
+            if self.parent is None:
+                from headrace.results import ResultStore
+
+                self._store = self._own_store(ResultStore())
+            else:
+                self._store = self._own_store(self.parent.result_store)
+        return self._store
+
+    def _own_store(self, store: ResultStore) -> ResultStore:
+        raise NotImplementedError
 
     def check_ownership(self) -> None:
         """See that the run is still this process's.
@@ -170,6 +191,9 @@ class FlowRunContext(RunContext):
         while type(context) is TaskRunContext:
             context = context.parent
         return context  # type: ignore[return-value]
+
+    def _own_store(self, store: ResultStore) -> ResultStore:
+        return store.update_for_flow(self.flow)
 
     @property
     def run(self) -> FlowRun:
@@ -248,6 +272,9 @@ class TaskRunContext(RunContext):
             context = context.parent
         return context  # type: ignore[return-value]
 
+    def _own_store(self, store: ResultStore) -> ResultStore:
+        return store.update_for_task(self.task)
+
     @property
     def run(self) -> TaskRun:
         """The task run, by the name that both kinds of contexts have."""
@@ -269,6 +296,28 @@ def get_run_context() -> FlowRunContext | TaskRunContext:
     if context is None:
         raise MissingContextError("No run context available. You are not in a flow or task run context.")
     return context
+
+
+def get_result_store() -> ResultStore:
+    """The store of the current flow or task run; outside of runs, the one that settings say.
+
+    Raises:
+        ConfigurationError: there is no such storage.
+    """
+    context = _run.get()
+    if context is not None:
+        return context.result_store
+    from headrace.results import ResultStore
+
+    return ResultStore()
+
+
+def should_persist_result() -> bool:
+    """Whether results of tasks that do not say so themselves are kept in storage, here."""
+    context = _run.get()
+    if context is None:
+        return get_current_settings().results_persist_by_default
+    return bool(context.persist_result)
 
 
 class TagsContext:

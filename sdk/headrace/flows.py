@@ -30,6 +30,13 @@ from headrace.decorated import (
     hook_list,
     positive_timeout,
 )
+from headrace.result_options import (
+    ResultSerializer,
+    ResultStorage,
+    checked_serializer,
+    checked_storage,
+    implied,
+)
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
 
@@ -73,6 +80,9 @@ class Flow(Decorated[P, R]):
         timeout_seconds: float | None = None,
         validate_parameters: bool = True,
         persist_result: bool | None = None,
+        result_storage: ResultStorage | None = None,
+        result_serializer: ResultSerializer | None = None,
+        cache_result_in_memory: bool = True,
         log_prints: bool | None = None,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
@@ -93,7 +103,11 @@ class Flow(Decorated[P, R]):
         self.description = description or inspect.getdoc(self.fn)
         self.timeout_seconds = positive_timeout(timeout_seconds)
         self.should_validate_parameters = validate_parameters
-        self.persist_result = persist_result
+        self.result_storage = checked_storage(result_storage)
+        self.result_serializer = checked_serializer(result_serializer)
+        self.cache_result_in_memory = cache_result_in_memory
+        self._persist_given = persist_result
+        self.persist_result = implied(persist_result, result_storage, result_serializer)
         self.log_prints = log_prints
         self.on_completion_hooks = hook_list("on_completion", on_completion, "flow")
         self.on_failure_hooks = hook_list("on_failure", on_failure, "flow")
@@ -212,6 +226,9 @@ class Flow(Decorated[P, R]):
         timeout_seconds: float | None = UNSET,
         validate_parameters: bool | None = None,
         persist_result: bool | None = UNSET,
+        result_storage: ResultStorage | None = UNSET,
+        result_serializer: ResultSerializer | None = UNSET,
+        cache_result_in_memory: bool | None = None,
         log_prints: bool | None = UNSET,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
@@ -226,6 +243,7 @@ class Flow(Decorated[P, R]):
             "task_runner": (task_runner, self._task_runner),
             "description": (description, self.description),
             "validate_parameters": (validate_parameters, self.should_validate_parameters),
+            "cache_result_in_memory": (cache_result_in_memory, self.cache_result_in_memory),
             "on_completion": (on_completion, self.on_completion_hooks),
             "on_failure": (on_failure, self.on_failure_hooks),
             "on_cancellation": (on_cancellation, self.on_cancellation_hooks),
@@ -237,7 +255,9 @@ class Flow(Decorated[P, R]):
             "retries": (retries, self.retries),
             "retry_delay_seconds": (retry_delay_seconds, self.retry_delay_seconds),
             "timeout_seconds": (timeout_seconds, self.timeout_seconds),
-            "persist_result": (persist_result, self.persist_result),
+            "persist_result": (persist_result, self._persist_given),
+            "result_storage": (result_storage, self.result_storage),
+            "result_serializer": (result_serializer, self.result_serializer),
             "log_prints": (log_prints, self.log_prints),
         }
         return Flow(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
@@ -308,6 +328,9 @@ def flow(
     timeout_seconds: float | None = None,
     validate_parameters: bool = True,
     persist_result: bool | None = None,
+    result_storage: ResultStorage | None = None,
+    result_serializer: ResultSerializer | None = None,
+    cache_result_in_memory: bool = True,
     log_prints: bool | None = None,
     on_completion: list[Hook] | None = None,
     on_failure: list[Hook] | None = None,
@@ -330,8 +353,14 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
         description: default: the function's documentation.
         timeout_seconds: limit of one attempt; None or 0 for none.
         validate_parameters: check arguments against the annotations, and coerce them, as pydantic does.
-        persist_result: True: a result that cannot be recorded is warned about; False: never record it;
-            None: as the calling run does.
+        persist_result: True: keep the result in storage, and in the record if it is small; False: nowhere;
+            None: as the calling run does, at the top as setting `results.persist_by_default` says. Where
+            results are not kept, small ones are recorded all the same.
+        result_storage: where results of this flow, and of what it calls, are kept: a path, "memory", a URL
+            such as "s3://bucket/prefix", or a file system. Implies `persist_result`.
+        result_serializer: what they are written with: "pickle", "json", "compressed/pickle", or a
+            `Serializer`. Implies `persist_result`.
+        cache_result_in_memory: keep results in memory, too, while the run lasts.
         log_prints: make log lines of what the body prints; None: as the calling run does.
         on_completion: hooks, called with the flow, its run and the state.
         on_failure: hooks, called when the run has failed for good.

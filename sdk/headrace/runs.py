@@ -66,7 +66,7 @@ class _Run:
         parent_run_id: the run in whose body this one was called; None at the top.
         root_run_id: the run at the top of the tree; the run itself when it has no parent.
         owner: whose fence guards the run.
-        persist_result: whether results are kept: None means where it can be done without asking.
+        persist_result: whether results are kept in storage; None: in the record alone, where they fit.
         start_micros: first entry into RUNNING; microseconds since 1970-01-01 UTC, 0 before it.
         end_micros: entry into the final state; 0 before it.
         traceparent: W3C trace context; empty when nothing is traced.

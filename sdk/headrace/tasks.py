@@ -7,7 +7,7 @@ def fetch(url: str) -> bytes: ...
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -29,10 +29,24 @@ from headrace.decorated import (
     hook_list,
     positive_timeout,
 )
+from headrace.result_options import (
+    ResultSerializer,
+    ResultStorage,
+    caching,
+    checked_expiration,
+    checked_key_fn,
+    checked_serializer,
+    checked_storage,
+    checked_storage_key,
+)
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from headrace.cache_policies import CacheKeyFn, CachePolicy
+    from headrace.context import TaskRunContext
     from headrace.futures import HeadraceFuture, HeadraceFutureList
     from headrace.runs import TaskRun
     from headrace.states import State
@@ -75,7 +89,15 @@ class Task(Decorated[P, R]):
         retry_delay_seconds: Delays | None = None,
         retry_jitter_factor: float | None = None,
         retry_condition_fn: RetryCondition | None = None,
+        cache_policy: CachePolicy | None = UNSET,
+        cache_key_fn: CacheKeyFn | None = None,
+        cache_expiration: timedelta | None = None,
+        refresh_cache: bool | None = None,
         persist_result: bool | None = None,
+        result_storage: ResultStorage | None = None,
+        result_storage_key: str | None = None,
+        result_serializer: ResultSerializer | None = None,
+        cache_result_in_memory: bool = True,
         timeout_seconds: float | None = None,
         log_prints: bool | None = None,
         on_completion: list[Hook] | None = None,
@@ -96,7 +118,17 @@ class Task(Decorated[P, R]):
         self.retry_jitter_factor = retry_jitter_factor
         jitter = valid_jitter_factor(retry_jitter_factor)
         self.retry_condition_fn = _checked_condition(retry_condition_fn)
-        self.persist_result = persist_result
+        self.result_storage = checked_storage(result_storage)
+        self.result_storage_key = checked_storage_key(result_storage_key)
+        self.result_serializer = checked_serializer(result_serializer)
+        self.cache_result_in_memory = cache_result_in_memory
+        self.cache_key_fn = checked_key_fn(cache_key_fn)
+        self.cache_expiration = checked_expiration(cache_expiration)
+        self.refresh_cache = refresh_cache
+        self._given = {"persist_result": persist_result, "cache_policy": cache_policy}
+        self.persist_result, self._cache_policy = caching(
+            self, persist_result, cache_policy, settings.tasks_default_no_cache
+        )
         self.timeout_seconds = positive_timeout(timeout_seconds)
         self.log_prints = log_prints
         self.on_completion_hooks = hook_list("on_completion", on_completion, "task")
@@ -113,6 +145,43 @@ class Task(Decorated[P, R]):
         if len(self.retry_delays) > 1:
             return list(self.retry_delays)
         return self.retry_delays[0] if self.retry_delays else 0
+
+    @property
+    def cache_policy(self) -> CachePolicy | None:
+        """What makes two calls the same; None where `result_storage_key` says it."""
+        if self._cache_policy is UNSET:
+            # Loaded by the first task whose results are kept.
+            from headrace.cache_policies import DEFAULT
+
+            self._cache_policy = DEFAULT
+        policy: CachePolicy | None = self._cache_policy
+        return policy
+
+    @property
+    def looks_up_results(self) -> bool:
+        """Whether a result that is there already is used, as settings are here."""
+        settings = get_current_settings()
+        if settings.tasks_disable_caching or (self.cache_policy is not None and self.cache_policy.is_never):
+            return False
+        return not (settings.tasks_refresh_cache if self.refresh_cache is None else self.refresh_cache)
+
+    def result_key(self, context: TaskRunContext) -> str | None:
+        """The key of the result of the task run that runs here; None: it has none.
+
+        Raises:
+            Exception: the template of `result_storage_key` names what there is not, or the cache policy
+                cannot make a key.
+        """
+        if self.result_storage_key is None:
+            if self.cache_policy is None or get_current_settings().tasks_disable_caching:
+                return None
+            flow = context.flow_context
+            given: Mapping[str, Any] = {} if flow is None else flow.parameters
+            return self.cache_policy.compute_key(context, dict(context.parameters), given)
+        from headrace import runtime
+
+        names = {name: getattr(runtime, name) for name in runtime.__all__}
+        return self.result_storage_key.format(**names, parameters=runtime.task_run.parameters)
 
     # The overlap that is ignored: what a coroutine function returns could be any T, too.
     @overload
@@ -280,7 +349,15 @@ class Task(Decorated[P, R]):
         retry_delay_seconds: Delays | None = UNSET,
         retry_jitter_factor: float | None = UNSET,
         retry_condition_fn: RetryCondition | None = UNSET,
+        cache_policy: CachePolicy | None = UNSET,
+        cache_key_fn: CacheKeyFn | None = UNSET,
+        cache_expiration: timedelta | None = UNSET,
+        refresh_cache: bool | None = UNSET,
         persist_result: bool | None = UNSET,
+        result_storage: ResultStorage | None = UNSET,
+        result_storage_key: str | None = UNSET,
+        result_serializer: ResultSerializer | None = UNSET,
+        cache_result_in_memory: bool | None = None,
         timeout_seconds: float | None = UNSET,
         log_prints: bool | None = UNSET,
         on_completion: list[Hook] | None = None,
@@ -293,6 +370,7 @@ class Task(Decorated[P, R]):
             "description": (description, self.description),
             "tags": (tags, self.tags),
             "version": (version, self.version),
+            "cache_result_in_memory": (cache_result_in_memory, self.cache_result_in_memory),
             "on_completion": (on_completion, self.on_completion_hooks),
             "on_failure": (on_failure, self.on_failure_hooks),
             "on_running": (on_running, self.on_running_hooks),
@@ -303,7 +381,14 @@ class Task(Decorated[P, R]):
             "retry_delay_seconds": (retry_delay_seconds, self.retry_delays),
             "retry_jitter_factor": (retry_jitter_factor, self.retry_jitter_factor),
             "retry_condition_fn": (retry_condition_fn, self.retry_condition_fn),
-            "persist_result": (persist_result, self.persist_result),
+            "cache_policy": (cache_policy, self._given["cache_policy"]),
+            "cache_key_fn": (cache_key_fn, self.cache_key_fn),
+            "cache_expiration": (cache_expiration, self.cache_expiration),
+            "refresh_cache": (refresh_cache, self.refresh_cache),
+            "persist_result": (persist_result, self._given["persist_result"]),
+            "result_storage": (result_storage, self.result_storage),
+            "result_storage_key": (result_storage_key, self.result_storage_key),
+            "result_serializer": (result_serializer, self.result_serializer),
             "timeout_seconds": (timeout_seconds, self.timeout_seconds),
             "log_prints": (log_prints, self.log_prints),
         }
@@ -365,7 +450,15 @@ def task(
     retry_delay_seconds: Delays | None = None,
     retry_jitter_factor: float | None = None,
     retry_condition_fn: RetryCondition | None = None,
+    cache_policy: CachePolicy | None = UNSET,
+    cache_key_fn: CacheKeyFn | None = None,
+    cache_expiration: timedelta | None = None,
+    refresh_cache: bool | None = None,
     persist_result: bool | None = None,
+    result_storage: ResultStorage | None = None,
+    result_storage_key: str | None = None,
+    result_serializer: ResultSerializer | None = None,
+    cache_result_in_memory: bool = True,
     timeout_seconds: float | None = None,
     log_prints: bool | None = None,
     on_completion: list[Hook] | None = None,
@@ -389,8 +482,25 @@ def task(fn: Any = None, /, **options: Any) -> Any:
             function such as `exponential_backoff(2)`.
         retry_jitter_factor: spread the delays: 0.5 allows up to 1.5 times the delay.
         retry_condition_fn: asked with the task, its run and the failed state whether to retry.
-        persist_result: True: a result that cannot be recorded is warned about; False: never record it;
-            None: as the calling run does.
+        cache_policy: what makes two calls the same, e.g. `INPUTS`: see `headrace.cache_policies`. A later one
+            does not run the body: it is COMPLETED, named `Cached`, with the result of the first. None and
+            `NO_CACHE`: never. Default: `DEFAULT`, for tasks whose results are kept. Implies `persist_result`.
+        cache_key_fn: gives each call its key: called with the task run's context and the arguments; None:
+            this call is not cached. Used in place of `cache_policy`. Implies `persist_result`.
+        cache_expiration: how long a result may be used again; default: always.
+        refresh_cache: True: run the body in any case, and put the result in the place of what is there;
+            None: as setting `tasks.refresh_cache` says.
+        persist_result: True: keep the result in storage, and in the record if it is small; False: nowhere;
+            None: as setting `tasks.default_persist_result` says, else as the calling run does. Where
+            results are not kept, small ones are recorded all the same.
+        result_storage: where the result is kept: a path, "memory", a URL such as "s3://bucket/prefix", or a
+            file system. Default: as the calling run. Implies `persist_result`.
+        result_storage_key: under which key: a format string over `headrace.runtime` and `parameters`, e.g.
+            `"{flow_run.flow_name}/{parameters[day]:%Y-%m-%d}"`. A later run with the same key does not run
+            the body: it is COMPLETED, named `Cached`, with the result found there. Implies `persist_result`.
+        result_serializer: what it is written with: "pickle", "json", "compressed/pickle", or a `Serializer`.
+            Implies `persist_result`.
+        cache_result_in_memory: keep the result in memory, too, while the flow run lasts.
         timeout_seconds: limit of one attempt; None or 0 for none.
         log_prints: make log lines of what the body prints; None: as the calling run does.
         on_completion: hooks, called with the task, its run and the state.

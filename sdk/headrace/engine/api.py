@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from headrace.core.verdicts import Verdict
+    from headrace.results import ResultStore
     from headrace.runs import FlowRun, TaskRun
     from headrace.states import State
     from headrace.task_runners import TaskRunner
@@ -56,7 +57,13 @@ class Ops(Protocol):
     """Time, waiting, recording and calling, as one kind of function can do them.
 
     The `async` methods of the blocking kind never suspend.
+
     """
+
+    @property
+    def streams(self) -> bool:
+        """Whether what generators yield is handed on one by one, so that they have no result."""
+        ...
 
     def now(self) -> int:
         """Microseconds since 1970-01-01 UTC."""
@@ -99,6 +106,18 @@ class Ops(Protocol):
 
     async def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a hook, a condition or a name function of the user, plain or async, to its end."""
+        ...
+
+    async def offload(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call what reads or writes files or asks the network, so that nobody else has to wait for it."""
+        ...
+
+    async def lock(self, store: ResultStore, key: str, holder: str) -> None:
+        """Lock the key of a result, however long it takes.
+
+        Raises:
+            ConfigurationError: nothing locks keys there.
+        """
         ...
 
     async def finish(self, awaitable: Any) -> Any:

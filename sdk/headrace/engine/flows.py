@@ -12,6 +12,7 @@ from headrace.engine.api import LimitPassed
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
+from headrace.engine.keeping import keep
 from headrace.engine.names import run_name
 from headrace.engine.tasks import Outcome
 from headrace.exceptions import (
@@ -206,6 +207,8 @@ async def _finish(ops: Ops, context: FlowRunContext, journal: Journal, ending: E
         draft = journal.make_final(ending.by_hand, ending.data)
     else:
         draft = journal.make(ending.type, ending.name, ending.message, ending.data)
+    if context.persist_result:
+        await keep(ops, context, draft)
     state = await journal.propose(draft)
     if state.is_scheduled():
         return Outcome(state)

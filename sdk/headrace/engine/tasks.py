@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from headrace.engine.api import LimitPassed
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
+from headrace.engine.keeping import claim, keep, keep_under_key
 from headrace.engine.names import run_name
 from headrace.engine.retries import retry_allowed, retry_delay
 from headrace.exceptions import Abort, Pause, UpstreamTaskError
@@ -23,6 +24,7 @@ from headrace.upstreams import Inputs, resolve_inputs
 if TYPE_CHECKING:
     from headrace.context import TaskRunContext
     from headrace.engine.api import Ops
+    from headrace.results import ResultRecord
     from headrace.runs import TaskRun
     from headrace.tasks import Task
 
@@ -130,11 +132,54 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
         running = journal.enter(journal.make(StateType.RUNNING, name))
         if task.on_running_hooks:
             await run_hooks(ops, _log, task.on_running_hooks, task, run, running)
+        if context.persist_result and not ops.streams:
+            outcome = await _kept_attempt(ops, context, journal, args, kwargs)
+            if outcome is not None:
+                return outcome
+            continue
         ending = await _attempt(ops, context, journal, args, kwargs)
         draft = _draft(journal, ending)
         if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
             continue
         return await _finish(ops, context, journal, ending, draft)
+
+
+async def _kept_attempt(
+    ops: Ops, context: TaskRunContext, journal: Journal, args: list[Any], kwargs: dict[str, Any]
+) -> Outcome | None:
+    """An attempt of a run whose result is kept in storage, unless it is there already; None: try again."""
+    place = None
+    try:
+        try:
+            place = await claim(ops, context)
+        except Exception as error:
+            ending = ending_of_error(error, "Task", None)
+        else:
+            if place.found is not None:
+                return await _cached(ops, context, journal, place.found)
+            ending = await _attempt(ops, context, journal, args, kwargs)
+        draft = _draft(journal, ending)
+        if place is not None and draft.is_completed():
+            await keep_under_key(ops, context, draft, place)
+    finally:
+        if place is not None:
+            place.release()
+    if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
+        return None
+    if not draft.is_completed():
+        await keep(ops, context, draft)
+    return await _finish(ops, context, journal, ending, draft)
+
+
+async def _cached(ops: Ops, context: TaskRunContext, journal: Journal, record: ResultRecord[Any]) -> Outcome:
+    """The end of a run whose result was there before it."""
+    ending = Ending(StateType.COMPLETED, "Cached", None, record.result, record.result)
+    draft = _draft(journal, ending)
+    draft.kept = record.kept
+    draft.state_details = replace(
+        draft.state_details, cache_key=record.key, cache_expiration=record.expiration
+    )
+    return await _finish(ops, context, journal, ending, draft)
 
 
 async def _attempt(

@@ -23,6 +23,7 @@ from headrace.runs import FlowRun, TaskRun
 from headrace.states.value import State, in_running_loop
 
 if TYPE_CHECKING:
+    from headrace.results import ResultStore
     from headrace.task_runners import TaskRunner
 
 __all__ = ["BLOCKING", "BlockingOps", "run_coroutine"]
@@ -58,6 +59,12 @@ class BlockingOps(Recording):
     async def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
         return await self.finish(result) if inspect.isawaitable(result) else result
+
+    async def offload(self, fn: Callable[..., Any], *args: Any) -> Any:
+        return fn(*args)
+
+    async def lock(self, store: ResultStore, key: str, holder: str) -> None:
+        store.acquire_lock(key, holder)
 
     async def finish(self, awaitable: Any) -> Any:
         return run_coroutine(_awaited(awaitable))

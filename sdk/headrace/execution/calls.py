@@ -61,7 +61,7 @@ def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for:
         parent=parent,
         flow_context=_flow_around(parent),
         log_prints=_log_prints(task.log_prints, parent),
-        persist_result=_persist_result(task.persist_result, parent),
+        persist_result=_task_persists(task.persist_result, parent),
     )
     run.persist_result = context.persist_result
     return TaskCall(context, inputs, wait_for)
@@ -126,7 +126,7 @@ def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for:
         parameters,
         parent=parent,
         log_prints=_log_prints(flow.log_prints, parent),
-        persist_result=_persist_result(flow.persist_result, parent),
+        persist_result=_persists(flow.persist_result, parent),
     )
     run.persist_result = context.persist_result
     return FlowCall(context, inputs, wait_for)
@@ -164,5 +164,16 @@ def _log_prints(own: bool | None, parent: FlowRunContext | TaskRunContext | None
     return own
 
 
-def _persist_result(own: bool | None, parent: FlowRunContext | TaskRunContext | None) -> bool | None:
-    return own if own is not None or parent is None else parent.persist_result
+def _task_persists(own: bool | None, parent: FlowRunContext | TaskRunContext | None) -> bool | None:
+    if own is None:
+        own = get_current_settings().tasks_default_persist_result
+    return _persists(own, parent)
+
+
+def _persists(own: bool | None, parent: FlowRunContext | TaskRunContext | None) -> bool | None:
+    """The run's own word, else that of the calling run, else that of the settings."""
+    if own is not None:
+        return own
+    if parent is not None:
+        return parent.persist_result
+    return True if get_current_settings().results_persist_by_default else None

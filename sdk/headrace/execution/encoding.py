@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from headrace.core.clock import from_micros, to_micros
-from headrace.core.limits import NAME_CHARACTERS, STATE_MESSAGE_BYTES, TAGS_PER_RUN
+from headrace.core.limits import CACHE_KEY_CHARACTERS, NAME_CHARACTERS, STATE_MESSAGE_BYTES, TAGS_PER_RUN
 from headrace.core.states import FINAL, StateType
 from headrace.exceptions import RecordedError, SerializationError
 from headrace.execution.parameters import recorded_parameters
@@ -119,7 +119,8 @@ def _put_details(message: state_pb2.State, state: State[Any]) -> None:
         message.paused.pause_key = details.pause_key or ""
         _put_time(message.paused.timeout_time, details.pause_timeout)
     elif state.type is StateType.COMPLETED and details.cache_key:
-        message.completed.cache_key = details.cache_key
+        message.completed.cache_key = details.cache_key[:CACHE_KEY_CHARACTERS]
+        message.completed.from_cache = state.name == "Cached"
         _put_time(message.completed.cache_expire_time, details.cache_expiration)
     elif state.type is StateType.FAILED:
         if details.retriable is not None:
@@ -137,6 +138,9 @@ def _put_time(message: Any, time: datetime | None) -> None:
 
 def _put_data(message: state_pb2.State, run: FlowRun | TaskRun, state: State[Any]) -> None:
     if not state.has_data or run.persist_result is False:
+        return
+    if state.kept is not None:
+        state.kept.put_in(message.data)
         return
     try:
         encoding, blob = encode_value(state.data)

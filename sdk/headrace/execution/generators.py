@@ -48,6 +48,10 @@ class _EmittingOps(BlockingOps):
 
     __slots__ = ()
 
+    @property
+    def streams(self) -> bool:
+        return True
+
     async def drain(self, generator: Any) -> Any:
         try:
             value = next(generator)
@@ -69,6 +73,10 @@ class _EmittingLoopOps(LoopOps):
     """The same for async generators."""
 
     __slots__ = ()
+
+    @property
+    def streams(self) -> bool:
+        return True
 
     async def drain(self, generator: Any) -> Any:
         try:

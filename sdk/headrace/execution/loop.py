@@ -18,6 +18,7 @@ from headrace.runs import FlowRun, TaskRun
 from headrace.states import State
 
 if TYPE_CHECKING:
+    from headrace.results import ResultStore
     from headrace.task_runners import TaskRunner
 
 __all__ = ["LOOP", "LoopOps"]
@@ -60,6 +61,12 @@ class LoopOps(Recording):
     async def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
         return await result if inspect.isawaitable(result) else result
+
+    async def offload(self, fn: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.to_thread(fn, *args)
+
+    async def lock(self, store: ResultStore, key: str, holder: str) -> None:
+        await store.aacquire_lock(key, holder)
 
     async def finish(self, awaitable: Any) -> Any:
         return await awaitable

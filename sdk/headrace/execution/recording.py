@@ -24,6 +24,10 @@ class Recording:
 
     __slots__ = ()
 
+    @property
+    def streams(self) -> bool:
+        return False
+
     def now(self) -> int:
         return passing_time().now()
 

@@ -107,12 +107,45 @@ class Settings:
     tasks_default_retry_delay_seconds: float | tuple[float, ...] = option(
         0.0, config.duration_list, "Seconds before each retry of a task that does not say."
     )
+    tasks_default_no_cache: bool = option(
+        False, config.boolean, "Whether tasks that do not say are never cached."
+    )
+    tasks_disable_caching: bool = option(
+        False, config.boolean, "Whether no task uses the result of an earlier call, whatever it says."
+    )
+    tasks_refresh_cache: bool = option(
+        False,
+        config.boolean,
+        "Whether cached tasks that do not say run in any case, renewing their results.",
+    )
+    tasks_default_persist_result: bool | None = option(
+        None,
+        config.optional(config.boolean),
+        "Whether results of tasks that do not say are kept in storage; nothing: as the calling run does.",
+    )
     tasks_runner_thread_pool_max_workers: int | None = option(
         None, config.optional(config.integer(1)), "Threads of a thread pool task runner; nothing: no bound."
     )
     flows_default_retries: int = option(0, config.integer(0), "Retries of a flow that does not say.")
     flows_default_retry_delay_seconds: float = option(
         0.0, config.number(0), "Seconds before each retry of a flow that does not say."
+    )
+    results_persist_by_default: bool = option(
+        False, config.boolean, "Whether results of runs that do not say are kept in storage."
+    )
+    results_default_serializer: str = option(
+        "pickle", config.text, "What results are written with: pickle, json, compressed/pickle, …"
+    )
+    results_default_storage_block: str | None = option(
+        None,
+        config.optional(config.text),
+        "Where results are kept: a path, memory, or a URL such as s3://bucket/prefix; nothing: in the folder "
+        "of the next setting.",
+    )
+    results_local_storage_path: Path | None = option(
+        None,
+        config.optional(config.path),
+        "Folder for results on this machine; nothing: storage in the home folder.",
     )
     traces_exporter: str = option(
         "none",

@@ -22,7 +22,7 @@ from headrace.exceptions import (
     PausedRun,
     UnfinishedRun,
 )
-from headrace.results import StoredResult
+from headrace.results import KeptResult, StoredResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,9 +102,10 @@ class State(Generic[R]):
         name: its label; the type's own name unless told otherwise.
         message: a sentence for people, or None.
         state_details: what else there is to say.
+        kept: where storage has the data, once it has been written there.
     """
 
-    __slots__ = ("_data", "_micros", "id", "message", "name", "state_details", "type")
+    __slots__ = ("_data", "_micros", "id", "kept", "message", "name", "state_details", "type")
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class State(Generic[R]):
         self.name: str = name or default_name(self.type)
         self.message: str | None = message
         self._data: Any = data
+        self.kept: KeptResult | None = None
         self._micros: int = time.time_ns() // 1000 if timestamp is None else to_micros(timestamp)
         self.id: str = id or new_id()
         self.state_details: StateDetails = _consistent(
@@ -158,6 +160,7 @@ class State(Generic[R]):
         state.name = name
         state.message = message
         state._data = data
+        state.kept = None
         state._micros = micros
         state.state_details = details
         return state
@@ -223,10 +226,28 @@ class State(Generic[R]):
         return self.type in FINAL
 
     @overload
-    def result(self: State[R], raise_on_failure: Literal[True] = True, *, _sync: bool | None = None) -> R: ...
+    def result(
+        self: State[R],
+        raise_on_failure: Literal[True] = True,
+        retry_result_failure: bool = True,
+        *,
+        _sync: bool | None = None,
+    ) -> R: ...
     @overload
-    def result(self: State[R], raise_on_failure: bool, *, _sync: bool | None = None) -> R | BaseException: ...
-    def result(self, raise_on_failure: bool = True, *, _sync: bool | None = None) -> Any:
+    def result(
+        self: State[R],
+        raise_on_failure: bool,
+        retry_result_failure: bool = True,
+        *,
+        _sync: bool | None = None,
+    ) -> R | BaseException: ...
+    def result(
+        self,
+        raise_on_failure: bool = True,
+        retry_result_failure: bool = True,
+        *,
+        _sync: bool | None = None,
+    ) -> Any:
         """The result of the run.
 
         Inside a running event loop this is an awaitable of the result, as `aresult` is; `_sync=True` asks
@@ -234,25 +255,35 @@ class State(Generic[R]):
 
         Args:
             raise_on_failure: raise the exception of a run that did not complete; else return it.
+            retry_result_failure: ask an object store again, for less than a second, that does not have it.
 
         Raises:
             PausedRun: the run is paused.
             UnfinishedRun: the run has not ended.
-            MissingResult: the run completed, and its result was not recorded.
+            MissingResult: the run completed, and its result was not recorded, or is not in storage any more.
+            SerializationError: what is recorded cannot be read here.
+            OSError: the storage cannot be reached.
             BaseException: the run did not complete: its exception, or `FailedRun`, `CrashedRun`,
                 `CancelledRun` when it left none.
         """
         if _sync is None and in_running_loop():
-            return self.aresult(raise_on_failure)
-        return _result(self, raise_on_failure)
+            return self.aresult(raise_on_failure, retry_result_failure)
+        return _result(self, raise_on_failure, retry_result_failure)
 
     @overload
-    async def aresult(self: State[R], raise_on_failure: Literal[True] = True) -> R: ...
+    async def aresult(
+        self: State[R], raise_on_failure: Literal[True] = True, retry_result_failure: bool = True
+    ) -> R: ...
     @overload
-    async def aresult(self: State[R], raise_on_failure: bool) -> R | BaseException: ...
-    async def aresult(self, raise_on_failure: bool = True) -> Any:
-        """The async twin of `result`."""
-        return _result(self, raise_on_failure)
+    async def aresult(
+        self: State[R], raise_on_failure: bool, retry_result_failure: bool = True
+    ) -> R | BaseException: ...
+    async def aresult(self, raise_on_failure: bool = True, retry_result_failure: bool = True) -> Any:
+        """The async twin of `result`; storage is asked in a thread."""
+        if isinstance(self._data, StoredResult) and self._data.is_elsewhere:
+            asyncio = sys.modules["asyncio"]
+            return await asyncio.to_thread(_result, self, raise_on_failure, retry_result_failure)
+        return _result(self, raise_on_failure, retry_result_failure)
 
     def fresh_copy(self, **changes: Any) -> State[R]:
         """The same state with a new id and timestamp, belonging to no run.
@@ -296,7 +327,7 @@ def in_running_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def _result(state: State[Any], raise_on_failure: bool) -> Any:
+def _result(state: State[Any], raise_on_failure: bool, retry: bool) -> Any:
     if state.is_paused():
         raise PausedRun("Run is paused, its result is not available.", state=state)
     if not state.is_final():
@@ -310,7 +341,7 @@ def _result(state: State[Any], raise_on_failure: bool) -> Any:
     elif not state.has_data:
         raise MissingResult("The result was not recorded, or can be read only in the process of the run.")
     data = state.data
-    return data.load() if isinstance(data, StoredResult) else data
+    return data.load(retry) if isinstance(data, StoredResult) else data
 
 
 _WRAPPERS: Final[dict[StateType, tuple[type[Exception], str]]] = {
