@@ -11,6 +11,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, cast, runtime_checkable
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _REMOTE: Final = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"})
+_RETRIES: Final = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.]*)://", re.IGNORECASE)
 
 
@@ -213,7 +215,9 @@ class RemoteFileSystem:
         except ImportError as error:
             raise MissingExtraError(f"Storage at {self.basepath}", "headrace[storage]") from error
         try:
-            return cast("Any", store).from_url(self.basepath, config=self.settings or None)
+            return cast("Any", store).from_url(
+                self.basepath, config=self.settings or None, retry_config=_RETRIES
+            )
         except Exception as error:  # obstore has a class of its own for each kind of mistake
             raise ConfigurationError(f"{self.basepath} cannot be used: {error}") from error
 
@@ -241,10 +245,14 @@ class RemoteFileSystem:
         """Call the store; its errors become those of files."""
         try:
             return action()
-        except (FileNotFoundError, HeadraceException):
+        except HeadraceException:
             raise
-        except Exception as error:  # obstore's own, none of which is an OSError but the one above
-            raise OSError(f"Cannot {what} {self.basepath}/{key}: {error}") from error
+        except Exception as error:  # obstore's own
+            # What follows is for those who debug obstore.
+            text = str(error).partition("\n\nDebug source:")[0]
+            is_absent = isinstance(error, FileNotFoundError) and what != "write"
+            kind = FileNotFoundError if is_absent else OSError
+            raise kind(f"Cannot {what} {self.basepath}/{key}: {text}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"basepath": self.basepath, "settings": self.settings}

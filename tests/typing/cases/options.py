@@ -1,8 +1,12 @@
 """`with_options`, annotations, states and run loggers."""
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, reveal_type
 
 from headrace import Flow, State, Task, allow_failure, flow, get_run_logger, quote, tags, task, unmapped
+from headrace.cache_policies import INPUTS, TASK_SOURCE
+from headrace.context import TaskRunContext
 from headrace.runtime import flow_run, task_run
 from headrace.states import Completed, Failed
 from headrace.task_runners import ThreadPoolTaskRunner
@@ -64,3 +68,35 @@ general(total, add)  # E: the wrong way round
 
 reveal_type(Completed(message="done").name)  # R: str
 reveal_type(Failed().is_failed())  # R: bool
+
+
+@task(
+    cache_policy=INPUTS + TASK_SOURCE,
+    cache_expiration=timedelta(hours=1),
+    result_storage=Path("kept"),
+    result_serializer="json",
+)
+def cached(x: int) -> str: ...
+
+
+reveal_type(cached(1))  # R: str
+reveal_type(cached.with_options(cache_policy=None, refresh_cache=True)(1))  # R: str
+
+
+def key_of(context: TaskRunContext, parameters: dict[str, Any]) -> str | None: ...
+
+
+@task(cache_key_fn=key_of, persist_result=True)
+def keyed() -> None: ...
+
+
+@task(cache_expiration=60)  # E: a timedelta is wanted
+def expiring() -> None: ...
+
+
+@task(cache_policy="INPUTS")  # E: a policy is wanted
+def wrong_policy() -> None: ...
+
+
+@flow(result_storage=5)  # E: no place
+def placed() -> None: ...
