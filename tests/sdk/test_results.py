@@ -95,7 +95,12 @@ def test_what_cannot_travel_is_not_recorded_and_the_run_is_completed(
     assert call(decorate(of_kind(kind, lambda: value), name="it")) is value
     assert not recorder.the("it").states[-1].HasField("data")
     assert "is not recorded" not in caplog.text
-    call(decorate(of_kind(kind, lambda: value), name="it", persist_result=True))
+
+
+def test_what_cannot_travel_is_warned_about_where_results_are_kept(
+    recorder: MemoryRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    task(threading.Lock, name="it", persist_result=True)()
     (record,) = [r for r in caplog.records if "is not recorded" in r.getMessage()]
     assert record.levelno == logging.WARNING
 
@@ -156,7 +161,7 @@ def test_serializers() -> None:
     ("payload", "text"),
     [
         (Payload(encoding="msgpack", inline=b"x"), "'msgpack'"),
-        (Payload(encoding="json", blob=BlobRef(uri="s3://a/b")), "s3://a/b"),
+        (Payload(encoding="json", blob=BlobRef(uri="ftp://a/b")), "ftp://a/b"),
         (Payload(encoding="pickle", inline=b"x", metadata={"python": "2.7"}), r"Python 2\.7"),
     ],
 )

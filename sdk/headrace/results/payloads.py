@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from headrace.core.errors import ConfigurationError
 from headrace.core.limits import INLINE_PAYLOAD_BYTES
 from headrace.exceptions import MissingResult, SerializationError
 from headrace.serializers import JSONSerializer, PickleSerializer, TooLarge, is_exact_json, serializer_of
@@ -168,7 +169,10 @@ def _fetched(payload: Payload, retry: bool) -> bytes:
     # Loaded by the first value that is not in the record itself.
     filesystems, records = import_module("headrace.filesystems"), import_module("headrace.results.records")
     uri = payload.blob.uri
-    filesystem, key = filesystems.object_at(uri)
+    try:
+        filesystem, key = filesystems.object_at(uri)
+    except ConfigurationError as error:
+        raise SerializationError(f"The value is kept at {uri}, which cannot be read here: {error}") from error
     pauses = _PAUSES if retry and not filesystem.is_local else ()
     for pause in (*pauses, None):
         try:

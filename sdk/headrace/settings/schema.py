@@ -134,7 +134,7 @@ class Settings:
         False, config.boolean, "Whether results of runs that do not say are kept in storage."
     )
     results_default_serializer: str = option(
-        "pickle", config.text, "What results are written with: pickle, json, compressed/pickle, …"
+        "pickle", config.text, "What results are written with, such as pickle, json or compressed/pickle."
     )
     results_default_storage_block: str | None = option(
         None,

@@ -76,14 +76,16 @@ reveal_type(Failed().is_failed())  # R: bool
     result_storage=Path("kept"),
     result_serializer="json",
 )
-def cached(x: int) -> str: ...
+def cached(x: int) -> str:
+    return str(x)
 
 
 reveal_type(cached(1))  # R: str
 reveal_type(cached.with_options(cache_policy=None, refresh_cache=True)(1))  # R: str
 
 
-def key_of(context: TaskRunContext, parameters: dict[str, Any]) -> str | None: ...
+def key_of(context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
+    return None
 
 
 @task(cache_key_fn=key_of, persist_result=True)
