@@ -425,8 +425,10 @@ class Writer:
                 for id in command.recorders():
                     self._recorders.pop(id, None)
         work.recorders = {id: self._recorders[id] for id in recorders if id in self._recorders}
-        yield from work.load_runs(wanted.runs)
+        # A recorder first: once it is locked, whatever it has recorded elsewhere can be seen. The other way
+        # round, runs that another replica is about to commit would be taken for missing.
         yield from work.load_recorders(recorders)
+        yield from work.load_runs(wanted.runs)
         # A flow cannot go while a run of it is locked.
         work.known_flows.update(run.flow_id for run in work.runs.values() if run and run.flow_id)
         flow_ids = {flow_id_of(text(name)) for name in wanted.flows} - work.known_flows
