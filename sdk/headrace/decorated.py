@@ -134,6 +134,10 @@ class Decorated(Generic[P, R]):
             return qualname
         return (_restored, (type(self), vars(self).copy()))
 
+    def __headrace_key__(self) -> Any:
+        """As part of an argument it counts by its function; options such as retries do not."""
+        return self.fn
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 

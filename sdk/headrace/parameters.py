@@ -149,7 +149,10 @@ def _wants_keywords(fn: Callable[..., Any], positional: tuple[str, ...]) -> bool
     """Whether a decorator under ours takes keywords only, although the function below it does not."""
     if not hasattr(fn, "__wrapped__") or not positional:
         return False
-    outer = inspect.signature(fn, follow_wrapped=False).parameters.values()
+    try:
+        outer = inspect.signature(fn, follow_wrapped=False).parameters.values()
+    except ValueError:  # a wrapper in C, such as that of `functools.lru_cache`, hands everything on
+        return False
     if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in outer):
         return False
     return sum(p.kind in _POSITIONAL for p in outer) < len(positional)
