@@ -55,7 +55,7 @@ def propose(
         now=work.now,
         fresh_id=new_id(),
         by_executor=by_executor,
-        earlier=_earlier(work, run, proposed.id, facts),
+        earlier=_earlier(run, proposed.id, facts),
         flow=(yield from _flow_facts(work, run)),
         spread=_random.random(),
     )
@@ -80,12 +80,12 @@ def _current(work: Work, run: RunRow, facts: Facts | None) -> StateValue | None:
     return None if state is None else decode_state(state)
 
 
-def _earlier(work: Work, run: RunRow, state_id: str, facts: Facts | None) -> StateValue | None:
+def _earlier(run: RunRow, state_id: str, facts: Facts | None) -> StateValue | None:
     """The state of the run's history that has the proposed id."""
     if facts is not None and facts[1] is not None:
         return decode_state(State.FromString(facts[1]))
-    for run_id, _, id, *_, body in work.writes.states:
-        if run_id == run.id and id == state_id:
+    for id, body in run.entered:
+        if id == state_id:
             return decode_state(State.FromString(body))
     return None
 

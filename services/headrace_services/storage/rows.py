@@ -102,6 +102,7 @@ class RunRow:
         "create_digest",
         "create_time",
         "deployment_id",
+        "entered",
         "fence",
         "flow_id",
         "flow_run_count",
@@ -164,6 +165,8 @@ class RunRow:
     full_spec: bytes | None
     body: bytes | None
     """The current state, serialised, when it is known."""
+    entered: list[tuple[str, bytes]]
+    """Ids and bodies of the states that are about to be written."""
     stored_version: int | None
     """The version in the database; None: the run is new."""
     stored_type: int

@@ -84,6 +84,7 @@ def _blank_run(work: Work, source: Run) -> RunRow:
     run.version = 0
     run.spec, run.full_spec = split_spec(source)
     run.body = None
+    run.entered = []
     run.stored_version, run.stored_type = None, 0
     run.writes_spec = run.writes_full_spec = True
     return run

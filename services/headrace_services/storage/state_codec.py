@@ -142,7 +142,6 @@ def _known(value: StateValue, written: State | None) -> State:
     return value.details
 
 
-_NUMBER_OF: Final = {type: type.number for type in StateType}
 _DEFAULT_NAMES: Final = {type: default_name(type) for type in StateType}
 _NAME_FIELDS: Final = {
     type: b"\x1a" + bytes([len(name)]) + name.encode() for type, name in _DEFAULT_NAMES.items()

@@ -42,6 +42,7 @@ def run_from_row(row: Row) -> RunRow:
         *(run_time, run_count, bool(is_resuming)),
     )
     run.full_spec = run.body = None
+    run.entered = []
     run.stored_version, run.stored_type, run.stored_tags = run.version, type_number, run.tags
     run.writes_spec = run.writes_full_spec = False
     return run
@@ -208,6 +209,7 @@ class Work:
         run.state_name = name
         run.books = books
         run.body = body
+        run.entered.append((state_id, body))
         self.touch(run)
         self.writes.states.append(
             (run.id, run.state_seq, state_id, type.number, name, books.timestamp, self.now, body)
@@ -243,8 +245,3 @@ class Work:
                 self.writes.tag_deletes.append((tag, run.kind, run.stored_type, run.create_time, run.id))
         for tag in decode_tags(run.tags):
             self.writes.tag_inserts.append((tag, run.kind, type_number, run.create_time, run.id))
-
-    @property
-    def touched_ids(self) -> list[str]:
-        """The runs that are written."""
-        return list(self._touched)
