@@ -445,7 +445,7 @@ class Writer:
             recorder.is_remembered = True
             recorder.stored_seq = recorder.durable_seq
             self._recorders[id] = recorder
-            if recorder.is_sealed:
+            if recorder.expires_at is None:  # sealed, or given up: it may never be heard of again
                 del self._recorders[id]
 
     def _due_to_trim(self) -> bool:
