@@ -45,7 +45,8 @@ def propose(
         actor: who asks, kept in a forced state.
     """
     pair = (run.id, state.id.lower())
-    yield from work.load_facts([pair])
+    if run.stored_version is not None:  # of a run that is made right now, the database knows nothing
+        yield from work.load_facts([pair])
     facts = work.facts.get(pair)
     proposed = decode_state(state)
     context = Context(
