@@ -44,6 +44,8 @@ _EXACT: Final[dict[type, Callable[[Any], Part]]] = {
 _FOREIGN: Final = {
     "numpy": "headrace.core.fingerprint.arrays",
     "pandas": "headrace.core.fingerprint.frames",
+    "polars": "headrace.core.fingerprint.polars_frames",
+    "pyarrow": "headrace.core.fingerprint.arrow_tables",
 }
 """Libraries whose values have an encoder: imported when one is met, for then the library is loaded too."""
 
