@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,13 +24,25 @@ from headrace_services.storage.urls import dialect_of, sqlite_path
 from tests.storage.build import ManualClock, Recording, flow_run
 
 
-async def _run_sync(url: str, function: Any) -> Any:
+async def _run_sync(url: str, function: Callable[[sa.Connection], Any]) -> Any:
+    """What `function` returns for a connection of SQLAlchemy's, within a transaction."""
+    if dialect_of(url) == "sqlite":
+        return await asyncio.to_thread(_run_on_sqlite, f"sqlite:///{sqlite_path(url)}", function)
     engine = create_async_engine(url)
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(function)
     finally:
         await engine.dispose()
+
+
+def _run_on_sqlite(url: str, function: Callable[[sa.Connection], Any]) -> Any:
+    engine = sa.create_engine(url)
+    try:
+        with engine.begin() as connection:
+            return function(connection)
+    finally:
+        engine.dispose()
 
 
 def _described(connection: sa.Connection) -> Any:
@@ -62,14 +75,16 @@ def test_the_snapshot_is_the_history_written_down(dialect: str) -> None:
     assert migrations.snapshot_sql(dialect) == migrations.render_snapshot(dialect)
 
 
-@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_the_snapshot_and_the_history_make_the_same_database(
-    dialect: str, request: pytest.FixtureRequest
-) -> None:
-    by_history, by_snapshot = (
-        request.getfixturevalue(name) for name in (f"empty_{dialect}_url", f"{dialect}_url")
-    )
-    if dialect == "sqlite":
+@pytest.fixture(params=["sqlite", "postgresql"])
+def twins(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """URLs of an empty database and of one made from the snapshot."""
+    empty, full = (request.getfixturevalue(f"{prefix}{request.param}_url") for prefix in ("empty_", ""))
+    return empty, full
+
+
+async def test_the_snapshot_and_the_history_make_the_same_database(twins: tuple[str, str]) -> None:
+    by_history, by_snapshot = twins
+    if dialect_of(by_history) == "sqlite":
         await asyncio.to_thread(migrations._run_history_sqlite, sqlite_path(by_history))
     else:
         await migrations._run_history_postgresql(by_history)
