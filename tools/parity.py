@@ -1,0 +1,61 @@
+"""Writes `tests/parity/expected.json`: what the programs of `tests/parity/programs` find out on Prefect.
+
+The programs are headrace's; for Prefect the one word in their imports is replaced, as people who move do in
+the other direction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from benchmarks.products.prefect import install
+
+FOLDER = pathlib.Path(__file__).parents[1] / "tests" / "parity"
+EXPECTED = FOLDER / "expected.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", type=pathlib.Path, help="of an environment that holds Prefect")
+    python = parser.parse_args().python or install()
+    with tempfile.TemporaryDirectory() as name:
+        facts = _run(python, pathlib.Path(name))
+    EXPECTED.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    print(f"{sum(map(len, facts.values()))} facts of {len(facts)} programs: {EXPECTED}", file=sys.stderr)
+
+
+def _run(python: pathlib.Path, folder: pathlib.Path) -> dict[str, dict[str, object]]:
+    programs, peer, out = folder / "programs", folder / "peer", folder / "out.json"
+    programs.mkdir()
+    shutil.copytree(FOLDER / "peer", peer)
+    shutil.copy(FOLDER / "execute.py", peer)
+    for file in (FOLDER / "programs").glob("*.py"):
+        text = file.read_text().replace("headrace", "prefect").replace("Headrace", "Prefect")
+        (programs / file.name).write_text(text)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [str(python), str(peer / "main.py"), str(programs), str(out)]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(f"the peer failed:\n{done.stdout[-20000:]}")
+    text = out.read_text().replace("Prefect", "Headrace").replace("prefect", "headrace")
+    facts: dict[str, dict[str, object]] = json.loads(text)
+    return facts
+
+
+if __name__ == "__main__":
+    main()
