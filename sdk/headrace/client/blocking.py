@@ -31,7 +31,9 @@ class BlockingClient:
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="headrace-client", daemon=True)
+        self._thread = threading.Thread(
+            target=_run_loop, args=(self._loop,), name="headrace-client", daemon=True
+        )
         self._thread.start()
         try:
             self._run(self._client.__aenter__())
@@ -54,8 +56,6 @@ class BlockingClient:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
     @property
     def address(self) -> str:
@@ -83,6 +83,13 @@ class BlockingClient:
         finally:
             if self._loop is not None:
                 self._run(generator.aclose())
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Until it is stopped. It is closed here, because the thread that stops it may run a loop of its own."""
+    loop.run_forever()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 _END: Final = object()
