@@ -206,6 +206,7 @@ RunMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25
 TestRunMachine = RunMachine.TestCase
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TYPES, INSTANTS), max_size=30))
 def test_books_of_any_history(steps: list[tuple[StateType, int]]) -> None:
     books = Books()
@@ -223,6 +224,7 @@ def test_books_of_any_history(steps: list[tuple[StateType, int]]) -> None:
             assert books.end_time == before.end_time
 
 
+@settings(deadline=None)
 @given(st.lists(TYPES, max_size=30))
 def test_tries_are_counted_like_runs(types: list[StateType]) -> None:
     """Without pauses, the tries in a history are as many as the books count."""
