@@ -149,10 +149,22 @@ def test_a_class_is_its_name_and_its_methods(written: Any) -> None:
     text = "class C:\n    size = 1\n    def f(self): return 1\n    @property\n    def g(self): return 2\n"
     same = fingerprint(written(text).C)
     assert fingerprint(written(text.replace("    def f", "    # why\n    def f")).C) == same
-    for change in ("size = 2", "return 3", "class D"):
-        old = {"size = 2": "size = 1", "return 3": "return 2", "class D": "class C"}[change]
-        module = written(text.replace(old, change))
+    for old, new in (("size = 1", "size = 2"), ("return 2", "return 3"), ("class C", "class D")):
+        module = written(text.replace(old, new))
         assert fingerprint(getattr(module, "D", None) or module.C) != same
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    ["@property", "@staticmethod", "@classmethod", "@functools.cached_property", "@functools.cache", "@task"],
+)
+def test_methods_of_a_class_count_below_their_decorators(written: Any, decorator: str) -> None:
+    text = (
+        f"import functools\nfrom headrace import task\nclass C:\n    {decorator}\n    def f(self): return 1\n"
+    )
+    same = fingerprint(written(text).C)
+    assert fingerprint(written(text).C) == same
+    assert fingerprint(written(text.replace("return 1", "return 2")).C) != same
 
 
 def test_a_long_expression_in_the_source_is_no_obstacle(written: Any) -> None:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import datetime as dt
 import decimal
+import functools
 import gc
 import io
 import pathlib
@@ -18,6 +19,8 @@ import zoneinfo
 from typing import Any
 
 import numpy as np
+import pydantic
+import pydantic.dataclasses
 import pytest
 
 from headrace.core.fingerprint import HashError, fingerprint, register_cache_encoder
@@ -203,6 +206,49 @@ def test_a_key_that_fails_is_named() -> None:
 
     with pytest.raises(HashError, match=r"v\[0\]: its key failed with LookupError: no"):
         fingerprint([Bad()], name="v")
+
+
+def test_an_object_that_cannot_be_read_is_named() -> None:
+    class Lazy:
+        __dataclass_fields__ = Job.__dataclass_fields__
+
+        @property
+        def name(self) -> str:
+            raise ConnectionError("away")
+
+    with pytest.raises(HashError, match=r"^v\[0\]: taking it apart failed with ConnectionError: away"):
+        fingerprint([Lazy()], name="v")
+
+
+class Root(pydantic.RootModel[list[int]]):
+    pass
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    secret: pydantic.SecretStr
+    aliased: int = pydantic.Field(alias="as")
+
+    @functools.cached_property
+    def slow(self) -> int:
+        return 1
+
+
+@pydantic.dataclasses.dataclass
+class Checked:
+    number: int
+
+
+def test_models_of_every_kind_count_by_their_values() -> None:
+    def opened(**changes: Any) -> Open:
+        return Open.model_validate({"secret": "s", "as": 1, "more": {1, 2}, **changes})
+
+    used = opened()
+    assert used.slow == 1
+    assert fingerprint(used) == fingerprint(opened())
+    for changes in ({"secret": "t"}, {"as": 2}, {"more": {1}}, {"another": 1}):
+        assert fingerprint(opened(**changes)) != fingerprint(used)
+    assert fingerprint(Root([1])) == fingerprint(Root([1])) != fingerprint(Root([2]))
+    assert fingerprint(Checked(1)) == fingerprint(Checked(1)) != fingerprint(Checked(2))
 
 
 def test_registered_classes_say_what_counts() -> None:

@@ -114,8 +114,9 @@ class _Walk:
             part = value if cls is Node else decompose(value)
         except HashError as error:
             raise HashError(self._path(), error.reason) from error.__cause__
-        except RecursionError as error:
-            raise HashError(self._path(), "is nested too deeply to be taken apart") from error
+        except Exception as error:  # a property, a pickling method, a library: anything may run here
+            reason = f"taking it apart failed with {type(error).__name__}: {error}"
+            raise HashError(self._path(), reason) from error
         if isinstance(part, bytes):
             return part
         self._open[key] = len(self._stack)

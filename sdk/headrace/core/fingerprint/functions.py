@@ -72,7 +72,8 @@ def of_class(cls: type) -> Node:
     """Module and name, bases by name, own methods by code, own constants by value."""
     parts: dict[str, Any] = {"bases": sequence(b"(", [qualified(base) for base in cls.__bases__])}
     for name, member in vars(cls).items():
-        member = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
+        inner = getattr(member, "fget", None) or getattr(member, "func", None) or member
+        member = innermost(inner)
         # What a decorator such as `dataclass` writes has no file, and differs between versions of Python.
         if isinstance(member, FunctionType):
             if not member.__code__.co_filename.startswith("<") or member.__module__ == "__main__":
