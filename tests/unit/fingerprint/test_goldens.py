@@ -35,7 +35,7 @@ def test_processes_with_other_hash_seeds_agree() -> None:
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
             stdout=subprocess.PIPE,
         )
-        for seed in (0, 1, 12345, 4294967295)
+        for seed in (1, 4294967295)
     ]
     found = [json.loads(child.communicate(timeout=60)[0]) for child in children]
     assert found == [json.loads(GOLDEN.read_text())] * len(children)
