@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from headrace import runtime as runtime
     from headrace.client import get_client as get_client
     from headrace.context import tags as tags
+    from headrace.flow_runs import pause_flow_run as pause_flow_run
+    from headrace.flow_runs import resume_flow_run as resume_flow_run
+    from headrace.flow_runs import suspend_flow_run as suspend_flow_run
     from headrace.flows import Flow as Flow
     from headrace.flows import flow as flow
     from headrace.logging import get_run_logger as get_run_logger
@@ -41,8 +44,11 @@ __all__ = [
     "get_client",
     "get_run_logger",
     "opaque",
+    "pause_flow_run",
     "quote",
+    "resume_flow_run",
     "runtime",
+    "suspend_flow_run",
     "tags",
     "task",
     "unmapped",
@@ -57,7 +63,10 @@ _HOMES = {
     "get_client": "headrace.client",
     "get_run_logger": "headrace.logging",
     "opaque": "headrace.utilities.annotations",
+    "pause_flow_run": "headrace.flow_runs",
     "quote": "headrace.utilities.annotations",
+    "resume_flow_run": "headrace.flow_runs",
+    "suspend_flow_run": "headrace.flow_runs",
     "tags": "headrace.context",
     "task": "headrace.tasks",
     "unmapped": "headrace.utilities.annotations",

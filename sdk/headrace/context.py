@@ -20,6 +20,7 @@ from headrace.settings import get_current_settings
 from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
+    from headrace.engine.gate import PauseGate
     from headrace.flows import Flow
     from headrace.results import ResultStore
     from headrace.runs import FlowRun, TaskRun
@@ -60,6 +61,7 @@ class RunContext:
         persist_result: whether results are kept in storage; None: in the record alone, where they fit.
         limit_error: what the run's time limit raises, while one is set.
         lost: why the run is not this process's any longer, or None; set on the outermost context.
+        suspended: why the run is to be left at its next task boundary, or None; set on the outermost context.
         run_ids: the run and all those around it, outermost first.
     """
 
@@ -73,6 +75,7 @@ class RunContext:
         "parent",
         "persist_result",
         "run_ids",
+        "suspended",
     )
 
     def __init__(
@@ -90,6 +93,7 @@ class RunContext:
         self.limit_error: TimeoutError | None = None
         self.lost: str | None = None
         self._store: ResultStore | None = None
+        self.suspended: str | None = None
         self._token: Token[FlowRunContext | TaskRunContext | None] | None = None
 
     def __enter__(self) -> Self:
@@ -151,6 +155,8 @@ class FlowRunContext(RunContext):
         flow_run: the run.
         parameters: what the body was called with; the raw arguments until they are validated.
         origins: which run made a value, for the results of this run's children.
+        gate: what holds its tasks back while it is paused.
+        pauses: numbers the pauses of one attempt.
     """
 
     __slots__ = (
@@ -160,8 +166,10 @@ class FlowRunContext(RunContext):
         "_runner",
         "flow",
         "flow_run",
+        "gate",
         "origins",
         "parameters",
+        "pauses",
     )
 
     def __init__(
@@ -179,6 +187,8 @@ class FlowRunContext(RunContext):
         self.flow_run = flow_run
         self.parameters = parameters
         self.origins = ResultOrigins()
+        self.gate: PauseGate | None = None
+        self.pauses = count(1)
         self._counts: dict[str, count[int]] = {}
         self._lock = threading.Lock()
         self._runner: TaskRunner[Any] | None = None

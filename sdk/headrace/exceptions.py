@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Abort",
+    "Cancel",
     "CancelledRun",
     "CrashedRun",
     "FailedRun",
+    "FlowPauseTimeout",
     "FlowRunTimeoutError",
     "HeadraceException",
     "InvalidNameError",
@@ -34,6 +36,7 @@ __all__ = [
     "MappingMissingIterable",
     "MissingContextError",
     "MissingResult",
+    "NotPausedError",
     "ObjectAlreadyExists",
     "ObjectNotFound",
     "ParameterBindError",
@@ -42,6 +45,7 @@ __all__ = [
     "PausedRun",
     "RecordedError",
     "ReservedArgumentError",
+    "RunInputInvalid",
     "SerializationError",
     "ServerUnavailable",
     "ServiceError",
@@ -78,6 +82,29 @@ class PausedRun(HeadraceException):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), self.args, {"state": self.state})
+
+
+class FlowPauseTimeout(HeadraceException):
+    """A paused flow run was not resumed in time."""
+
+
+class NotPausedError(HeadraceException):
+    """A flow run was to be resumed that is not paused."""
+
+
+class RunInputInvalid(RuntimeError, HeadraceException):
+    """What a paused flow run was to be resumed with does not fit what it asks for: it stays paused.
+
+    Attributes:
+        violations: for each bad field its path, e.g. `input.age`, and what is wrong with it.
+    """
+
+    def __init__(self, message: str, violations: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.violations: dict[str, str] = dict(violations or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RunInputInvalid, (self.args[0], self.violations))
 
 
 class UnfinishedRun(HeadraceException):
@@ -176,6 +203,10 @@ class _Signal(BaseException):
 
 class Abort(_Signal):
     """The run must stop at once and write nothing more: it is not this process's any longer."""
+
+
+class Cancel(_Signal):
+    """The flow run is being cancelled: its body is interrupted."""
 
 
 class Pause(_Signal):

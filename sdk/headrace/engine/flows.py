@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import count
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from headrace.engine.names import run_name
 from headrace.engine.tasks import Outcome
 from headrace.exceptions import (
     Abort,
+    Cancel,
+    CancelledRun,
     FlowRunTimeoutError,
     ParameterTypeError,
     Pause,
@@ -67,7 +70,12 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
                 journal.announce()
             outcome = await _prepare(ops, call, journal)
             return outcome or await _attempts(ops, context, journal)
-        except (Abort, Pause):
+        except Abort:
+            raise
+        except Cancel as signal:
+            return await _cancel(ops, context, journal, signal)
+        except Pause as signal:
+            await _leave_runner(ops, context, signal)
             raise
         except BaseException as error:
             await _crash(ops, context, journal, error)
@@ -105,6 +113,7 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
     args, kwargs = flow.binder.arguments(context.parameters)
     _log.info("Beginning flow run %r for flow %r", run.name, flow.name)
     while True:
+        context.pauses = count(1)
         name = "Retrying" if run.run_count else "Running"
         running = await journal.propose(journal.make(StateType.RUNNING, name))
         if not running.is_running():
@@ -219,7 +228,8 @@ async def _finish(ops: Ops, context: FlowRunContext, journal: Journal, ending: E
     elif state.is_failed():
         await run_hooks(ops, _log, flow.on_failure_hooks, flow, run, state)
     elif state.is_cancelling():
-        await run_hooks(ops, _log, flow.on_cancellation_hooks, flow, run, state)
+        # The body has come to its end all the same: that does not save the run.
+        return await _end_cancelled(ops, context, journal, state.message or "The run was cancelled.")
     return _outcome(state, ending)
 
 
@@ -240,6 +250,24 @@ def _outcome(state: State[Any], ending: Ending) -> Outcome:
         return Outcome(state, state.result(_sync=True))
     except BaseException as error:
         return Outcome(state, error=error)
+
+
+async def _cancel(ops: Ops, context: FlowRunContext, journal: Journal, signal: Cancel) -> Outcome:
+    """The body was interrupted because the run, or one around it, is being cancelled."""
+    await _end_children(ops, context, signal)
+    return await _end_cancelled(ops, context, journal, str(signal))
+
+
+async def _end_cancelled(ops: Ops, context: FlowRunContext, journal: Journal, message: str) -> Outcome:
+    flow, run = context.flow, context.flow_run
+    state = run.state
+    if state is not None:
+        await run_hooks(ops, _log, flow.on_cancellation_hooks, flow, run, state)
+    if state is None or not state.is_final():
+        state = await journal.propose(journal.make(StateType.CANCELLED, "Cancelled", message))
+    await ops.settle(run)
+    _log.error("Finished in state %s", state)
+    return Outcome(state, error=CancelledRun(message))
 
 
 async def _end_children(ops: Ops, context: FlowRunContext, error: BaseException) -> None:

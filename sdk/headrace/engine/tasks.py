@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
+from headrace.engine.gate import until_flow_runs
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import claim, keep, keep_under_key
 from headrace.engine.names import run_name
 from headrace.engine.retries import retry_allowed, retry_delay
-from headrace.exceptions import Abort, Pause, UpstreamTaskError
+from headrace.exceptions import Abort, Cancel, CancelledRun, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
 from headrace.upstreams import Inputs, resolve_inputs
 
@@ -91,7 +92,7 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
                 return await _attempts(ops, context, journal)
             outcome = await _prepare(ops, call, journal)
             return outcome or await _attempts(ops, context, journal)
-        except (Abort, Pause):
+        except (Abort, Cancel, Pause):
             raise
         except BaseException as error:
             _crash(ops, context, journal, error)
@@ -127,7 +128,12 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal) -> Outcome | None
 async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outcome:
     task, run = context.task, context.task_run
     args, kwargs = task.binder.arguments(context.parameters)
+    flow = context.flow_context
     while True:
+        if flow is not None and (flow.gate is not None or flow.outermost.suspended is not None):
+            held = await until_flow_runs(ops, flow, journal)
+            if held is not None:
+                return Outcome(held, error=CancelledRun(held.message))
         name = "Retrying" if run.run_count else "Running"
         running = journal.enter(journal.make(StateType.RUNNING, name))
         if task.on_running_hooks:

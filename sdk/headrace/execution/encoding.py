@@ -44,6 +44,8 @@ def run_entry(run: FlowRun | TaskRun, state: State[Any] | None) -> RecordEntry:
     else:
         message.kind = run_pb2.RUN_KIND_FLOW
         message.flow_version = (run.flow_version or "")[:NAME_CHARACTERS]
+        if run.deployment_id is not None:
+            message.deployment_id = run.deployment_id
     message.flow_name = run.flow_name[:NAME_CHARACTERS]
     if run.tags:
         message.tags.extend(tag[:NAME_CHARACTERS] for tag in run.tags[:TAGS_PER_RUN])

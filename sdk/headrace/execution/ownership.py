@@ -22,13 +22,16 @@ __all__ = ["owning", "owning_if_root", "terminating", "terminating_loop"]
 
 @contextmanager
 def owning(run: FlowRun | TaskRun, context: RunContext) -> Generator[None]:
-    """While inside, the lease of `run` is renewed; `context` learns when it has been lost."""
+    """While inside, the lease of `run` is renewed; `context` learns when it is lost, or `run` suspended."""
 
     def lost(reason: str) -> None:
         context.lost = reason
 
+    def suspended(reason: str) -> None:
+        context.suspended = reason
+
     recorder = get_recorder()
-    recorder.begin_owner(run.owner.run_id, run.owner.attempt, run.owner.fence, lost)
+    recorder.begin_owner(run.owner.run_id, run.owner.attempt, run.owner.fence, lost, suspended)
     try:
         yield
     finally:

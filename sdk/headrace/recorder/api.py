@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from headrace.v1.record_service_pb2 import RecordEntry
     from headrace.v1.state_pb2 import State
 
-__all__ = ["LostCallback", "Recorder"]
+__all__ = ["LostCallback", "Recorder", "SuspendedCallback"]
 
 LostCallback = Callable[[str], None]
 """Called with the reason, on the runtime thread, when an attempt no longer owns its run: it must return
 at once, so it should only set a flag or an event."""
+
+SuspendedCallback = Callable[[str], None]
+"""Called like a `LostCallback` when the attempt's run was suspended from outside."""
 
 
 class Recorder(Protocol):
@@ -80,7 +83,22 @@ class Recorder(Protocol):
         """
         ...
 
-    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
+    def connected(self) -> Future[None]:
+        """A future that is done as soon as a server answers.
+
+        It fails with `ServerUnavailable` where none ever will, and with what a server refuses this
+        recorder for; else it waits for as long as no server comes.
+        """
+        ...
+
+    def begin_owner(
+        self,
+        run_id: str,
+        attempt: int,
+        fence: int,
+        on_lost: LostCallback | None = None,
+        on_suspended: SuspendedCallback | None = None,
+    ) -> None:
         """From now on this process executes that attempt: its lease is renewed until `end_owner`.
 
         Args:
@@ -88,6 +106,7 @@ class Recorder(Protocol):
             attempt: which ownership of the run, from 1.
             fence: the fence that guards it.
             on_lost: called once if the server says that the attempt no longer owns the run.
+            on_suspended: called at every renewal while the run is to be left at its next task boundary.
         """
         ...
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import Future
 from itertools import count
 
+from headrace.core.errors import ServerUnavailable
 from headrace.core.ids import new_id
 from headrace.core.verdicts import Accept, Verdict
 from headrace.recorder import observers
-from headrace.recorder.api import LostCallback
+from headrace.recorder.api import LostCallback, SuspendedCallback
 from headrace.recorder.entries import encode
 from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.state_pb2 import State
@@ -44,7 +45,19 @@ class NullRecorder:
         done.set_result(None)
         return done
 
-    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
+    def connected(self) -> Future[None]:
+        never: Future[None] = Future()
+        never.set_exception(ServerUnavailable("The server is switched off: HEADRACE_API_URL is off."))
+        return never
+
+    def begin_owner(
+        self,
+        run_id: str,
+        attempt: int,
+        fence: int,
+        on_lost: LostCallback | None = None,
+        on_suspended: SuspendedCallback | None = None,
+    ) -> None:
         pass
 
     def end_owner(self, run_id: str) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.recorder.api import LostCallback
+from headrace.recorder.api import LostCallback, SuspendedCallback
 from headrace.recorder.notices import logger
 from headrace.v1.record_service_pb2 import AttemptVerdict
 from headrace.v1.run_pb2 import AttemptRef
@@ -20,6 +20,7 @@ class _Owner:
     fence: int
     since_seq: int
     on_lost: LostCallback | None
+    on_suspended: SuspendedCallback | None
 
 
 class Owners:
@@ -30,11 +31,17 @@ class Owners:
         self._by_run: dict[str, _Owner] = {}
 
     def begin(
-        self, run_id: str, attempt: int, fence: int, since_seq: int, on_lost: LostCallback | None
+        self,
+        run_id: str,
+        attempt: int,
+        fence: int,
+        since_seq: int,
+        on_lost: LostCallback | None,
+        on_suspended: SuspendedCallback | None = None,
     ) -> None:
         """From entry `since_seq` on a server can know of the attempt."""
         with self._lock:
-            self._by_run[run_id] = _Owner(attempt, fence, since_seq, on_lost)
+            self._by_run[run_id] = _Owner(attempt, fence, since_seq, on_lost, on_suspended)
 
     def end(self, run_id: str) -> None:
         """The attempt has ended."""
@@ -54,8 +61,12 @@ class Owners:
         """What the server says of some of them."""
         for verdict in verdicts:
             owner = self._by_run.get(verdict.attempt.run_id)
-            if verdict.lost and owner is not None and owner.fence == verdict.attempt.fence:
+            if owner is None or owner.fence != verdict.attempt.fence:
+                continue
+            if verdict.lost:
                 self.lose(verdict.attempt.run_id, verdict.reason)
+            elif verdict.suspended and owner.on_suspended is not None:
+                owner.on_suspended(verdict.reason)
 
     def lose(self, run_id: str, reason: str) -> None:
         """The attempt is not this process's any longer: tell whoever executes it, once."""

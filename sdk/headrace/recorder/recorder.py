@@ -15,7 +15,7 @@ from headrace.core.verdicts import Abort, Accept, Verdict, Wait
 from headrace.recorder import observers
 from headrace.recorder.admission import Admission
 from headrace.recorder.answers import Reach, verdict_of
-from headrace.recorder.api import LostCallback
+from headrace.recorder.api import LostCallback, SuspendedCallback
 from headrace.recorder.backlog import Backlog, Batch
 from headrace.recorder.entries import Encoded, Weight, encode
 from headrace.recorder.notices import Notices, logger
@@ -80,6 +80,7 @@ class SpoolRecorder:
         self._verdicts: dict[int, tuple[Future[Verdict[State]], State]] = {}
         self._waiting: list[tuple[int, int, Future[None]]] = []
         self._waiting_count = 0
+        self._arrivals: list[Future[None]] = []
         self.owners = Owners()
         self._signalled = False
         self._wake: Callable[[bool], None] | None = None
@@ -140,8 +141,30 @@ class SpoolRecorder:
         self._signal(urgent=True)
         return future
 
-    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
-        self.owners.begin(run_id, attempt, fence, self._spool.last_seq, on_lost)
+    def connected(self) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            reach, refusal = self._reach, self._refusal
+            if reach is not Reach.OPEN and reach is not Reach.REFUSED:
+                self._arrivals.append(future)
+        if reach is Reach.OPEN:
+            future.set_result(None)
+        elif reach is Reach.REFUSED:
+            future.set_exception(refusal or ServerUnavailable())
+        else:
+            self._signal(urgent=True)
+        return future
+
+    def begin_owner(
+        self,
+        run_id: str,
+        attempt: int,
+        fence: int,
+        on_lost: LostCallback | None = None,
+        on_suspended: SuspendedCallback | None = None,
+    ) -> None:
+        self.owners.begin(run_id, attempt, fence, self._spool.last_seq, on_lost, on_suspended)
 
     def end_owner(self, run_id: str) -> None:
         self.owners.end(run_id)
@@ -241,6 +264,14 @@ class SpoolRecorder:
             proposals = self._verdicts if reach in (Reach.NONE, Reach.REFUSED) else {}
             if proposals:
                 self._verdicts = {}
+            arrivals: list[Future[None]] = []
+            if reach is Reach.OPEN or reach is Reach.REFUSED:
+                arrivals, self._arrivals = self._arrivals, []
+        for arrival in arrivals:
+            if reach is Reach.OPEN:
+                arrival.set_result(None)
+            else:
+                arrival.set_exception(error or ServerUnavailable())
         for future, state in proposals.values():
             self._answer_alone(future, state, error)
         self.settle()

@@ -1111,7 +1111,7 @@ class ListRunInputsRequest(_message.Message):
     run_id: _builtins.str
     key_prefix: _builtins.str
     page_size: _builtins.int
-    """0 means 100; more than 1000 is taken as 1000."""
+    """0, and more than 40, mean 40."""
     page_token: _builtins.str
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 from headrace.v1.run_service_pb2 import WatchRunInputsRequest, WatchRunInputsResponse
 from headrace_services.rpc.watch import Pace, WatchSettings, bookmark_at
 from headrace_services.storage.database import Database
 
 __all__ = ["InputWatch"]
+
+MESSAGE_INPUTS: Final = 20
+"""The most inputs in one message, each of which may have 64 KiB."""
 
 
 class InputWatch:
@@ -32,7 +36,9 @@ class InputWatch:
         """
         is_synced = False
         while True:
-            inputs, self._token = await self._reader.inputs_since(self._run_id, self._prefix, self._token)
+            inputs, self._token = await self._reader.inputs_since(
+                self._run_id, self._prefix, self._token, MESSAGE_INPUTS
+            )
             if inputs:
                 self._pace.spoke()
                 yield WatchRunInputsResponse(inputs=inputs, resume_token=self._token)

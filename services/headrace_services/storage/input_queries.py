@@ -12,12 +12,14 @@ from headrace_services.storage.dialects import Dialect
 from headrace_services.storage.filters import Conditions
 from headrace_services.storage.instants import set_micros
 from headrace_services.storage.outbox import format_position, parse_position
-from headrace_services.storage.pages import PageKey, page_limit
+from headrace_services.storage.pages import PageKey
 from headrace_services.storage.steps import Row
 
 __all__ = ["InputQueries"]
 
 _COLUMNS: Final = "i.key, i.value, i.sender, i.create_time, i.xid, i.seq"
+_PAGE: Final = 40
+"""A page must fit into a message, with 64 KiB for each input."""
 _START: Final = format_position((0, 0), "inputs")
 
 
@@ -33,7 +35,7 @@ class InputQueries:
     ) -> tuple[list[RunInput], str]:
         """See `Reader.list_inputs`."""
         filter = "\0".join((run_id.lower(), prefix, *keys))
-        key, limit = PageKey.of("inputs", filter), page_limit(page_size)
+        key, limit = PageKey.of("inputs", filter), min(page_size or _PAGE, _PAGE)
         cursor = key.cursor(page_token, int, int)
         where = self._of_run(run_id, prefix)
         where.among("i.key", keys)

@@ -355,7 +355,7 @@ class Reader:
             run_id: the run.
             prefix: that the keys begin with.
             keys: only these; none: all.
-            page_size: see the class.
+            page_size: 0, and more than 40, mean 40.
             page_token: of the page before.
 
         Raises:
