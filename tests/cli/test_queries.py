@@ -125,6 +125,8 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "flow-run states": ["good"],
     "flow-run graph": ["good"],
     "flow-run spans": ["good"],
+    "flow-run resume": None,
+    "flow-run suspend": None,
     "flow-run delete": None,
     "task-run ls": [],
     "task-run inspect": ["A SQUARE"],

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from headrace.core.errors import ServerUnavailable
 from headrace.core.ids import new_id
 from headrace.core.states import StateType
 from headrace.core.verdicts import Accept, Verdict
-from headrace.recorder.api import LostCallback
+from headrace.recorder.api import LostCallback, SuspendedCallback
 from headrace.results import load_payload
 from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
@@ -115,7 +116,19 @@ class MemoryRecorder:
         done.set_result(None)
         return done
 
-    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
+    def connected(self) -> Future[None]:
+        never: Future[None] = Future()
+        never.set_exception(ServerUnavailable())
+        return never
+
+    def begin_owner(
+        self,
+        run_id: str,
+        attempt: int,
+        fence: int,
+        on_lost: LostCallback | None = None,
+        on_suspended: SuspendedCallback | None = None,
+    ) -> None:
         self.owners[run_id] = on_lost
 
     def end_owner(self, run_id: str) -> None:

@@ -97,6 +97,8 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         states="Show the states a flow run went through.",
         graph="Show the runs below a flow run as a tree.",
         spans="Show the OpenTelemetry spans of a flow run and of every run below it.",
+        resume="Let a paused flow run go on, with what it asks for.",
+        suspend="Have a flow run of a deployment leave its process until it is resumed.",
         delete="Delete flow runs with everything below them.",
     ),
     _noun(

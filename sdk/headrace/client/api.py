@@ -243,7 +243,7 @@ class HeadraceClient:
     async def pause_run(
         self, request: runs.PauseRunRequest, *, timeout: float | None = None
     ) -> runs.ProposeStateResponse:
-        """Pause or suspend a running run from outside; the verdict is data."""
+        """Suspend a running run from outside; the verdict is data."""
         answer = runs.PauseRunResponse.FromString
         return (await self._call("RunService/PauseRun", request, answer, timeout)).verdict
 

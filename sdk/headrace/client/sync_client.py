@@ -128,7 +128,7 @@ class SyncHeadraceClient(BlockingClient):
     def pause_run(
         self, request: runs.PauseRunRequest, *, timeout: float | None = None
     ) -> runs.ProposeStateResponse:
-        """Pause or suspend a running run from outside; the verdict is data."""
+        """Suspend a running run from outside; the verdict is data."""
         return self._run(self._client.pause_run(request, timeout=timeout))
 
     def resume_run(

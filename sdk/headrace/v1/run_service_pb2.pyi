@@ -929,7 +929,9 @@ class PauseRunRequest(_message.Message):
     pause_key: _builtins.str
     """Names the pause; empty: a fresh key."""
     suspend: _builtins.bool
-    """The process leaves, and resuming schedules the run again: needs a deployment, and not a subflow run."""
+    """Must be true: the process leaves, and resuming schedules the run again, which needs a deployment and not
+    a subflow run. Only the process itself can pause a run and stay: its body has to wait.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long the pause may last; absent: for ever."""

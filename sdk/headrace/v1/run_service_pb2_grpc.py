@@ -183,7 +183,7 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseRun(self, request, context):
-        """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState.
+        """Suspends a running run from outside. The verdict is data, as in ProposeState.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

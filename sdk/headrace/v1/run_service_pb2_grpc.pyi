@@ -45,7 +45,7 @@ class RunServiceStub:
     ProposeState: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ProposeStateRequest, _run_service_pb2.ProposeStateResponse]
     """Ask before acting: the verdict is data in the response, never a gRPC error."""
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
-    """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState."""
+    """Suspends a running run from outside. The verdict is data, as in ProposeState."""
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
     """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
     does not fit the schema: the run stays paused.
@@ -81,7 +81,7 @@ class RunServiceAsyncStub(RunServiceStub):
     ProposeState: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ProposeStateRequest, _run_service_pb2.ProposeStateResponse]  # type: ignore[assignment]
     """Ask before acting: the verdict is data in the response, never a gRPC error."""
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState."""
+    """Suspends a running run from outside. The verdict is data, as in ProposeState."""
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
     does not fit the schema: the run stays paused.
@@ -168,7 +168,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.PauseRunResponse, _abc.Awaitable[_run_service_pb2.PauseRunResponse]]:
-        """Pauses a running run, or suspends it, from outside. The verdict is data, as in ProposeState."""
+        """Suspends a running run from outside. The verdict is data, as in ProposeState."""
 
     @_abc_1.abstractmethod
     def ResumeRun(

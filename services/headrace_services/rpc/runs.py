@@ -83,11 +83,13 @@ class RunService:
         )
 
     async def PauseRun(self, request: pb.PauseRunRequest, call: Call) -> pb.PauseRunResponse:
+        if not request.suspend:
+            raise FieldsInvalid.of("suspend", "must be set: only the run's own process can pause it and stay")
         state = State(id=request.state_id, type=STATE_TYPE_PAUSED)
         now = self._watch.clock.now()
         state.event_time.FromMicroseconds(now)
-        state.name = "Suspended" if request.suspend else "Paused"
-        state.paused.reschedule = request.suspend
+        state.name = "Suspended"
+        state.paused.reschedule = True
         state.paused.pause_key = request.pause_key
         if request.HasField("timeout"):
             state.paused.timeout_time.FromMicroseconds(now + request.timeout.ToMicroseconds())
