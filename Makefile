@@ -87,6 +87,9 @@ client: .venv/.made ## Write the blocking client anew from the async one
 docs: .venv/.made ## Write docs/settings.md anew from the code
 	@$(BIN)/python tools/settings_page.py
 
+parity: .venv/.made ## Ask Prefect anew what it does with the programs of tests/parity
+	@$(BIN)/python -m tools.parity
+
 bench: .venv/.made ## Measure, and print one table
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -97,4 +100,4 @@ clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs bench rpc clean
+.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs parity bench rpc clean

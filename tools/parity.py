@@ -48,7 +48,13 @@ def _run(python: pathlib.Path, folder: pathlib.Path) -> dict[str, dict[str, obje
     }
     command = [str(python), str(peer / "main.py"), str(programs), str(out)]
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         sys.exit(f"the peer failed:\n{done.stdout[-20000:]}")

@@ -6,6 +6,7 @@ def fetch(url: str) -> bytes: ...
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
@@ -45,13 +46,13 @@ from headrace.settings import get_current_settings
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from headrace.cache_policies import CacheKeyFn, CachePolicy
+    from headrace.cache_policies import CacheKeyFn, CachePolicy, task_input_hash
     from headrace.context import TaskRunContext
     from headrace.futures import HeadraceFuture, HeadraceFutureList
     from headrace.runs import TaskRun
     from headrace.states import State
 
-__all__ = ["Task", "exponential_backoff", "task"]
+__all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]
 
 P = ParamSpec("P")
 R = DefaultTypeVar("R", default=Any, covariant=True)
@@ -518,3 +519,10 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         return Task(cast("Any", fn), **options)
     hint = f": write @task(name={fn!r})" if isinstance(fn, str) else ""
     raise TypeError(f"task() takes a function or options by keyword, not {fn!r}{hint}.")
+
+
+def __getattr__(name: str) -> Any:
+    # Also found here, and loaded only by those who use it.
+    if name == "task_input_hash":
+        return importlib.import_module("headrace.cache_policies").task_input_hash
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

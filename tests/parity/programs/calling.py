@@ -94,7 +94,9 @@ def program_declarations() -> dict[str, Any]:
     def some_task() -> None:
         """What it does."""
 
-    @flow(name="by name", description="told", version="3", retries=2, retry_delay_seconds=4, timeout_seconds=5)
+    @flow(
+        name="by name", description="told", version="3", retries=2, retry_delay_seconds=4, timeout_seconds=5
+    )
     def named() -> None: ...
 
     def facts(subject: Any, *names: str) -> dict[str, Any]:
@@ -122,7 +124,9 @@ def program_declarations() -> dict[str, Any]:
 
 def _schema() -> Any:
     @flow
-    def described(number: int, word: str = "a", day: datetime.date | None = None, point: Point | None = None) -> None:
+    def described(
+        number: int, word: str = "a", day: datetime.date | None = None, point: Point | None = None
+    ) -> None:
         """Do it.
 
         Args:

@@ -20,6 +20,8 @@ def plain(value: Any) -> Any:
         return {"state": [value.type.value, value.name]}
     if hasattr(value, "task_run_id") and hasattr(value, "add_done_callback"):
         return {"future": [value.state.type.value, value.state.name]}
+    if hasattr(value, "unwrap"):
+        return {"annotation": type(value).__name__}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
@@ -44,5 +46,6 @@ def outcome(call: Callable[[], Any]) -> Any:
         if inspect.iscoroutine(value):
             value = asyncio.run(value)
     except BaseException as error:
-        return {"raised": [type(error).__name__, [base.__name__ for base in BASES if isinstance(error, base)]]}
+        public = next(kind.__name__ for kind in type(error).__mro__ if not kind.__name__.startswith("_"))
+        return {"raised": [public, [base.__name__ for base in BASES if isinstance(error, base)]]}
     return plain(value)
