@@ -30,7 +30,7 @@ def _once(product: Product, server: Server, program: Program, count: int) -> flo
 
     def visible(flow_run_id: str) -> bool:
         seen[:] = [flow_run_id]
-        return server.last_log_line(flow_run_id).startswith(last)
+        return any(line.startswith(last) for line in server.newest_log_lines(flow_run_id))
 
     cost = time_until_visible(
         program, server, visible, product.amounts.visible_within_seconds, "logged", count=count

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import grpc
 
 from benchmarks.processes import free_port, running, wait_until_healthy
-from benchmarks.products.product import OWN_PYTHON, Amounts, Database, Product, Server
+from benchmarks.products.product import NEWEST_LINES, OWN_PYTHON, Amounts, Database, Product, Server
 from headrace.v1 import (
     log_pb2,
     log_service_pb2,
@@ -45,14 +45,13 @@ class HeadraceServer(Server):
     def completed_flows(self, flow_name: str) -> int:
         return self._completed(run_pb2.RunFilter(kinds=[run_pb2.RUN_KIND_FLOW], flow_names=[flow_name]))
 
-    def last_log_line(self, flow_run_id: str) -> str:
+    def newest_log_lines(self, flow_run_id: str) -> list[str]:
         request = log_service_pb2.ListLogsRequest(
             filter=log_pb2.LogFilter(run_ids=[flow_run_id]),
             order=log_service_pb2.LOG_ORDER_NEWEST_FIRST,
-            page_size=1,
+            page_size=NEWEST_LINES,
         )
-        lines = self._logs.ListLogs(request, timeout=_CALL_SECONDS).logs
-        return lines[0].message if lines else ""
+        return [line.message for line in self._logs.ListLogs(request, timeout=_CALL_SECONDS).logs]
 
     def count_log_lines(self, flow_run_id: str) -> int:
         request = log_service_pb2.ListLogsRequest(

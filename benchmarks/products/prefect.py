@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.processes import BenchmarkError, free_port, running, wait_until_healthy
-from benchmarks.products.product import Amounts, Database, Product, Server
+from benchmarks.products.product import NEWEST_LINES, Amounts, Database, Product, Server
 
 __all__ = ["Prefect", "install"]
 
@@ -75,10 +75,9 @@ class PrefectServer(Server):
         flows = {"name": {"any_": [flow_name]}}
         return int(self._post("flow_runs/count", flows=flows, flow_runs=_COMPLETED))
 
-    def last_log_line(self, flow_run_id: str) -> str:
-        lines = self._log_page(flow_run_id, sort="TIMESTAMP_DESC", limit=3)
-        ours = [line["message"] for line in lines if line["message"].startswith("line ")]
-        return ours[0] if ours else ""
+    def newest_log_lines(self, flow_run_id: str) -> list[str]:
+        lines = self._log_page(flow_run_id, sort="TIMESTAMP_DESC", limit=NEWEST_LINES)
+        return [line["message"] for line in lines]
 
     def count_log_lines(self, flow_run_id: str) -> int:
         count = 0

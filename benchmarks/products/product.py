@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from benchmarks.processes import Program
 
-__all__ = ["Amounts", "Database", "Databases", "Product", "Server"]
+__all__ = ["NEWEST_LINES", "OWN_PYTHON", "Amounts", "Database", "Databases", "Product", "Server"]
 
+NEWEST_LINES = 4
 _WORKLOAD = pathlib.Path(__file__).parents[1] / "programs" / "workload.py"
 
 
@@ -57,8 +58,8 @@ class Server(ABC):
         """How many runs of the flow are shown COMPLETED."""
 
     @abstractmethod
-    def last_log_line(self, flow_run_id: str) -> str:
-        """The newest line that a query shows, or "" when there is none."""
+    def newest_log_lines(self, flow_run_id: str) -> list[str]:
+        """The newest `NEWEST_LINES` lines that a query shows; a product adds some of its own at the end."""
 
     @abstractmethod
     def count_log_lines(self, flow_run_id: str) -> int:
