@@ -154,12 +154,14 @@ class _Course:
                 self.is_over = True
 
     def _plan(self, effects: tuple[Effect, ...]) -> None:
-        self.context = replace(self.context, planned=(*self.context.planned, *effects))
+        if effects:
+            self.context = replace(self.context, planned=(*self.context.planned, *effects))
 
 
 def decide(policy: Policy, context: Context) -> Decision:
     """Run `policy` over a proposal."""
-    start = replace(context, proposed=scheduled_after(context.proposed, context.now))
+    proposed = scheduled_after(context.proposed, context.now)
+    start = context if proposed is context.proposed else replace(context, proposed=proposed)
     course = _Course(start)
     broken = _run(course, (rule for rule in policy if not rule.is_universal and rule.concerns(start)))
     if broken is None and course.stopped is None:
@@ -204,7 +206,8 @@ def _settle(course: _Course) -> Decision:
     books = keep_books(
         run.books, state.type, state.timestamp, state.scheduled_time, is_retry=state.is_another_try
     )
-    state = replace(state, timestamp=books.timestamp)
+    if state.timestamp != books.timestamp:
+        state = replace(state, timestamp=books.timestamp)
     verdict = Accept(state) if course.reason is None else Reject(state, course.reason)
     rest = tuple(effect for effect in planned if not isinstance(effect, _ON_THE_RUN))
     return Decision(verdict, state, replace(run, books=books), rest)

@@ -95,11 +95,12 @@ class Wanted(NamedTuple):
     facts: list[tuple[str, str]]
     flows: set[str]
     roots: set[str]
+    keys: set[tuple[str, str]]
 
     @classmethod
     def nothing(cls) -> Wanted:
         """Nothing yet."""
-        return cls(set(), [], set(), set())
+        return cls(set(), [], set(), set(), set())
 
 
 def wanted_by(ops: Sequence[Op], wanted: Wanted) -> None:

@@ -50,6 +50,9 @@ class CreateRun(Command[tuple[Run, bool]]):
         wanted.roots.add(op.id)
         if self._run.flow_name:
             wanted.flows.add(self._run.flow_name)
+        keyed = self._keyed()
+        if keyed is not None:
+            wanted.keys.add(keyed)
 
     def apply(self, work: Work) -> Steps[tuple[Run, bool]]:
         existing = work.runs.get(self._op.id)
@@ -60,7 +63,8 @@ class CreateRun(Command[tuple[Run, bool]]):
                     facts={"run_id": existing.id},
                 )
             return (yield from self._shown(work, existing)), True
-        existing = yield from self._by_key(work)
+        keyed = self._keyed()
+        existing = work.runs.get(work.keys[keyed]) if keyed in work.keys else None
         if existing is not None:
             if self._on_conflict == CONFLICT_POLICY_FAIL:
                 raise ObjectAlreadyExists(
@@ -72,20 +76,11 @@ class CreateRun(Command[tuple[Run, bool]]):
         yield from propose(work, run, self._first_state(work))
         return (yield from self._shown(work, run)), False
 
-    def _by_key(self, work: Work) -> Steps[RunRow | None]:
-        """The run that has the idempotency key."""
+    def _keyed(self) -> tuple[str, str] | None:
+        """The run's flow and idempotency key, if it has both."""
         if not self._key or not self._run.flow_name:
             return None
-        flow_id = flow_id_of(text(self._run.flow_name))
-        for run in work.runs.values():
-            if run is not None and run.idempotency_key == self._key and run.flow_id == flow_id:
-                return run
-        found = yield from steps.load_keys([(flow_id, self._key)])
-        if not found:
-            return None
-        run_id: str = found[0][2]
-        yield from work.load_runs([run_id])
-        return work.runs.get(run_id)
+        return flow_id_of(text(self._run.flow_name)), self._key
 
     def _make(self, work: Work) -> RunRow:
         for id in {self._op.parent_id, self._op.root_id, self._op.owner_id} - {"", self._op.id}:
@@ -96,7 +91,10 @@ class CreateRun(Command[tuple[Run, bool]]):
             raise run
         run.attempt, run.fence = 1, 1
         run.create_digest = self._digest
-        run.idempotency_key = self._key if self._key and run.flow_id is not None else None
+        keyed = self._keyed()
+        if keyed is not None:
+            run.idempotency_key = self._key
+            work.keys[keyed] = run.id
         return run
 
     def _first_state(self, work: Work) -> State:

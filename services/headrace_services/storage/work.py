@@ -135,6 +135,7 @@ class Work:
         runs: loaded and new runs; None: there is none with that id.
         recorders: loaded and new recorders.
         facts: what proposals need beyond the row.
+        keys: ids of runs by flow id and idempotency key.
         known_flows: ids of flows that are in the database.
         deleted: ids of runs that were deleted while something may have executed them.
     """
@@ -146,6 +147,7 @@ class Work:
         self.runs: dict[str, RunRow | None] = {}
         self.recorders: dict[str, RecorderRow] = {}
         self.facts: dict[tuple[str, str], Facts] = {}
+        self.keys: dict[tuple[str, str], str] = {}
         self.known_flows: set[str] = set()
         self.deleted: set[str] = set()
         self.writes = Writes(now)
@@ -184,6 +186,13 @@ class Work:
         if flow_ids or run_ids:
             for is_run, id in (yield from steps.load_known(flow_ids, run_ids)):
                 (self.deleted if is_run else self.known_flows).add(id)
+
+    def load_keys(self, pairs: Collection[tuple[str, str]]) -> Steps[None]:
+        """Make `keys` know about (flow id, idempotency key), and `runs` about the runs that have them."""
+        if pairs:
+            for flow_id, key, run_id in (yield from steps.load_keys(pairs)):
+                self.keys[flow_id, key] = run_id
+            yield from self.load_runs(self.keys.values())
 
     # Changing
 

@@ -435,6 +435,7 @@ class Writer:
         new_roots = {id for id in wanted.roots if work.runs.get(id) is None}
         if new_roots or flow_ids:
             yield from work.load_known(flow_ids, new_roots)
+        yield from work.load_keys(wanted.keys)
         facts = [pair for pair in wanted.facts if work.runs.get(pair[0]) is not None]
         yield from work.load_facts(facts)
 
