@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 sdk = importlib.import_module(sys.argv[1])
+policies = importlib.import_module(f"{sys.argv[1]}.cache_policies")
 runtime = importlib.import_module(f"{sys.argv[1]}.runtime")
 
 
@@ -44,6 +45,37 @@ async def gathered(count: int) -> str:
 @sdk.flow
 def mapped(count: int) -> str:
     step.map(range(count)).result()
+    return str(runtime.flow_run.id)
+
+
+@sdk.task(cache_policy=policies.INPUTS)
+def remembered(word: str) -> int:
+    return 1
+
+
+@sdk.task(persist_result=True, cache_policy=policies.NO_CACHE)
+def kept(size: int) -> bytes:
+    return bytes(size)
+
+
+@sdk.flow
+def cache_hits(count: int) -> str:
+    for _ in range(count):
+        remembered("the same")
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
+def kept_1kb(count: int) -> str:
+    for _ in range(count):
+        kept(1_000)
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
+def kept_1mb(count: int) -> str:
+    for _ in range(count):
+        kept(1_000_000)
     return str(runtime.flow_run.id)
 
 
@@ -91,6 +123,9 @@ WORK: dict[str, Callable[..., str]] = {
     "sequential": sequential,
     "gathered": gathered_from_outside,
     "mapped": mapped,
+    "cache_hits": cache_hits,
+    "kept_1kb": kept_1kb,
+    "kept_1mb": kept_1mb,
     "logged": logged,
     "flows_sequential": flows_sequential,
     "flows_concurrent": flows_concurrent,
