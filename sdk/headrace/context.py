@@ -21,6 +21,7 @@ from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
     from headrace.engine.gate import PauseGate
+    from headrace.engine.transactions import TransactionNode
     from headrace.flows import Flow
     from headrace.results import ResultStore
     from headrace.runs import FlowRun, TaskRun
@@ -32,6 +33,8 @@ __all__ = [
     "RunContext",
     "TagsContext",
     "TaskRunContext",
+    "current_transaction",
+    "entered_transaction",
     "get_result_store",
     "get_run_context",
     "should_persist_result",
@@ -44,6 +47,9 @@ R = TypeVar("R")
 
 _run: ContextVar[FlowRunContext | TaskRunContext | None] = ContextVar("headrace_run", default=None)
 _tags: ContextVar[TagsContext | None] = ContextVar("headrace_tags", default=None)
+entered_transaction: ContextVar[TransactionNode | None] = ContextVar("headrace_transaction", default=None)
+"""The innermost transaction that a `with` block has opened."""
+_making_transaction = threading.RLock()
 
 
 def current_run() -> FlowRunContext | TaskRunContext | None:
@@ -253,9 +259,10 @@ class TaskRunContext(RunContext):
         task_run: the run.
         parameters: what the body is called with; the raw arguments until they are resolved.
         flow_context: the innermost flow run around it, or None.
+        transaction: the run's own, once anything has asked for it.
     """
 
-    __slots__ = ("flow_context", "parameters", "task", "task_run")
+    __slots__ = ("flow_context", "parameters", "task", "task_run", "transaction")
 
     def __init__(
         self,
@@ -273,6 +280,7 @@ class TaskRunContext(RunContext):
         self.task_run = task_run
         self.parameters = parameters
         self.flow_context = flow_context
+        self.transaction: TransactionNode | None = None
 
     @classmethod
     def get(cls) -> TaskRunContext | None:
@@ -281,6 +289,36 @@ class TaskRunContext(RunContext):
         while type(context) is FlowRunContext:
             context = context.parent
         return context  # type: ignore[return-value]
+
+    def own_transaction(self) -> TransactionNode:
+        """The transaction of the run, a child of the one around the call."""
+        with _making_transaction:
+            if self.transaction is None:
+                from headrace.engine.transactions import TransactionNode, TransactionState
+
+                self.transaction = TransactionNode(parent=self._transaction_around())
+                self.transaction.state = TransactionState.ACTIVE
+            return self.transaction
+
+    def _transaction_around(self) -> TransactionNode | None:
+        caller = self.parent
+        while type(caller) is FlowRunContext:
+            caller = caller.parent
+        entered = entered_transaction.get()
+        if type(caller) is not TaskRunContext or (entered is not None and entered.owner is caller):
+            return entered
+        return caller.own_transaction()
+
+    def is_in_transaction(self) -> bool:
+        """Whether a failure of the run rolls back what was done before it."""
+        if entered_transaction.get() is not None:
+            return True
+        caller = self.parent
+        while caller is not None:
+            if type(caller) is TaskRunContext and caller.transaction is not None:
+                return True
+            caller = caller.parent
+        return False
 
     def _own_store(self, store: ResultStore) -> ResultStore:
         return store.update_for_task(self.task)
@@ -306,6 +344,14 @@ def get_run_context() -> FlowRunContext | TaskRunContext:
     if context is None:
         raise MissingContextError("No run context available. You are not in a flow or task run context.")
     return context
+
+
+def current_transaction() -> TransactionNode | None:
+    """The innermost transaction: in a task that of its run, unless the body has opened another."""
+    entered, context = entered_transaction.get(), TaskRunContext.get()
+    if context is None or (entered is not None and entered.owner is context):
+        return entered
+    return context.own_transaction()
 
 
 def get_result_store() -> ResultStore:

@@ -104,6 +104,8 @@ class Task(Decorated[P, R]):
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_running: list[Hook] | None = None,
+        on_commit: list[Hook] | None = None,
+        on_rollback: list[Hook] | None = None,
     ) -> None:
         self._adopt(fn)
         settings = get_current_settings()
@@ -135,6 +137,8 @@ class Task(Decorated[P, R]):
         self.on_completion_hooks = hook_list("on_completion", on_completion, "task")
         self.on_failure_hooks = hook_list("on_failure", on_failure, "task")
         self.on_running_hooks = hook_list("on_running", on_running, "task")
+        self.on_commit_hooks = hook_list("on_commit", on_commit, "task")
+        self.on_rollback_hooks = hook_list("on_rollback", on_rollback, "task")
         self.task_key = f"{callable_name(self.fn)}-{code_hash(self.fn, code_of(self.fn))}"
         self.policy: RunPolicy | None = None
         if self.retries or self.timeout_seconds:
@@ -364,6 +368,8 @@ class Task(Decorated[P, R]):
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_running: list[Hook] | None = None,
+        on_commit: list[Hook] | None = None,
+        on_rollback: list[Hook] | None = None,
     ) -> Task[P, R]:
         """A new task of the same function, with other options; those not given stay as they are."""
         plain = {
@@ -375,6 +381,8 @@ class Task(Decorated[P, R]):
             "on_completion": (on_completion, self.on_completion_hooks),
             "on_failure": (on_failure, self.on_failure_hooks),
             "on_running": (on_running, self.on_running_hooks),
+            "on_commit": (on_commit, self.on_commit_hooks),
+            "on_rollback": (on_rollback, self.on_rollback_hooks),
         }
         nullable = {
             "task_run_name": (task_run_name, self.task_run_name),
@@ -408,6 +416,16 @@ class Task(Decorated[P, R]):
     def on_running(self, fn: H) -> H:
         """Call `fn(task, task_run, state)` at each entry into RUNNING."""
         self.on_running_hooks.append(fn)
+        return fn
+
+    def on_commit(self, fn: H) -> H:
+        """Call `fn(transaction)` when the transaction of a run commits."""
+        self.on_commit_hooks.append(fn)
+        return fn
+
+    def on_rollback(self, fn: H) -> H:
+        """Call `fn(transaction)` when a run that has completed is undone."""
+        self.on_rollback_hooks.append(fn)
         return fn
 
 
@@ -465,6 +483,8 @@ def task(
     on_completion: list[Hook] | None = None,
     on_failure: list[Hook] | None = None,
     on_running: list[Hook] | None = None,
+    on_commit: list[Hook] | None = None,
+    on_rollback: list[Hook] | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Any = None, /, **options: Any) -> Any:
     """Make a task of a function; used bare or with options.
@@ -507,6 +527,8 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         on_completion: hooks, called with the task, its run and the state.
         on_failure: hooks, called when the run has failed for good.
         on_running: hooks, called at each entry into RUNNING.
+        on_commit: hooks, called with the transaction when it commits: see `headrace.transactions`.
+        on_rollback: hooks, called with the transaction when a run that has completed is undone.
 
     Raises:
         ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from headrace.execution.encoding import state_from_proto
 from headrace.recorder import process
 from headrace.settings import temporary_settings
 from headrace.states import Cancelled, Completed, Failed, State
+from headrace.transactions import transaction
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run, RunFilter
 from tests.support.kinds import KINDS, call, of_kind
 from tests.support.postgres import Cluster
@@ -231,3 +233,24 @@ def test_a_thousand_tasks_are_all_there(recorded: Server) -> None:
     runs = recorded.all("step")
     assert len(runs) == 1000
     assert {run.state.name for run in runs} == {"Completed"}
+
+
+def test_results_in_storage_hits_and_rollbacks_are_told(recorded: Server, tmp_path: Path) -> None:
+    big = "x" * 100_000
+    step = task(lambda: big, name="step", result_storage=tmp_path, result_storage_key="k")
+    undone = task(lambda: 1, name="undone")
+
+    @flow(name="outer")
+    def outer() -> None:
+        step()
+        step()
+        with transaction(commit_mode="OFF"):
+            undone()
+
+    outer()
+    fresh, hit = recorded.all("step")
+    assert fresh.state.data.blob.uri == hit.state.data.blob.uri == f"file://{tmp_path}/k"
+    assert (fresh.state.completed.from_cache, hit.state.completed.from_cache) == (False, True)
+    assert (hit.state.name, hit.state.completed.cache_key) == ("Cached", "k")
+    assert state_from_proto(hit.state).result(_sync=True) == big
+    assert recorded.the("undone").state.name == "RolledBack"

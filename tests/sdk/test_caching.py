@@ -32,6 +32,7 @@ from headrace.core.errors import ConfigurationError
 from headrace.execution.encoding import state_from_proto
 from headrace.locking.filesystem import FileSystemLockManager
 from headrace.locking.memory import MemoryLockManager
+from headrace.results import get_result_store
 from headrace.settings import temporary_settings
 from headrace.states import Failed
 from tests.support.kinds import KINDS, call, of_kind
@@ -266,10 +267,8 @@ def test_only_success_is_found_again(kind: str, recorder: MemoryRecorder) -> Non
 
 
 def test_a_retried_attempt_looks_again(recorder: MemoryRecorder, slept: list[float]) -> None:
-    other = task(lambda: "other", result_storage_key="k")
-
     def body() -> None:
-        other()
+        get_result_store().write("other", key="k")
         raise ValueError("after another has written")
 
     step = task(body, name="step", result_storage_key="k", retries=1)

@@ -39,12 +39,19 @@ MODULES = {
     ],
     "headrace.futures": ["as_completed", "wait"],
     "headrace.input": ["RunInput", "RunInputMetadata", "asend_input", "receive_input", "send_input"],
-    "headrace.results": ["StoredResult"],
+    "headrace.results": ["ResultRecord", "ResultStore", "StoredResult", "get_result_store"],
     "headrace.runtime": ["flow_run", "task_run", "deployment"],
-    "headrace.serializers": ["JSONSerializer", "PickleSerializer"],
+    "headrace.serializers": ["CompressedSerializer", "JSONSerializer", "PickleSerializer", "Serializer"],
     "headrace.states": ["Cancelled", "Completed", "Failed", "State", "StateGroup", "raise_state_exception"],
     "headrace.task_runners": ["ConcurrentTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"],
     "headrace.tasks": ["Task", "exponential_backoff", "task"],
+    "headrace.transactions": [
+        "CommitMode",
+        "IsolationLevel",
+        "atransaction",
+        "get_transaction",
+        "transaction",
+    ],
     "headrace.utilities.annotations": ["allow_failure", "opaque", "quote", "unmapped"],
 }
 

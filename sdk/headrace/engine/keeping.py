@@ -3,73 +3,42 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.core.clock import from_micros
+from headrace.locking.protocol import IsolationLevel
 
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext, TaskRunContext
     from headrace.engine.api import Ops
-    from headrace.results import ResultRecord, ResultStore
+    from headrace.engine.transactions import TransactionNode
     from headrace.states import State
 
-__all__ = ["Place", "claim", "keep", "keep_under_key"]
+__all__ = ["keep", "open_transaction", "stage_result"]
 
 _log = logging.getLogger("headrace.task_runs")
+_NOT_KEPT: Final = "The result of run %r is not kept in storage: %s"
 
 
-@dataclass(slots=True)
-class Place:
-    """Where the result of one attempt of a task run belongs.
+async def open_transaction(ops: Ops, context: TaskRunContext, txn: TransactionNode) -> None:
+    """Begin the transaction of an attempt whose result is kept, under the key of the result.
 
-    Attributes:
-        key: its key; None: any, since nobody will look for it.
-        found: what lies there already and may be used.
-        holder: who has the key locked.
-        store: where the key is locked; None: it is not.
-    """
-
-    key: str | None
-    found: ResultRecord[Any] | None = None
-    holder: str = ""
-    store: ResultStore | None = None
-
-    def release(self) -> None:
-        """Let others have the key; nothing happens the second time."""
-        store, self.store = self.store, None
-        if store is not None and self.key is not None:
-            try:
-                store.release_lock(self.key, self.holder)
-            except Exception:  # it was held too long, and somebody else has it now
-                _log.warning("The lock of the key %r was lost before it was given back.", self.key)
-
-
-async def claim(ops: Ops, context: TaskRunContext) -> Place:
-    """The place of the result of the attempt that begins, with what lies there.
-
-    Under SERIALIZABLE the key is locked, unless something was found.
+    It has committed afterwards if a result lies there that may be used.
 
     Raises:
         ConfigurationError: SERIALIZABLE is asked for, and nothing locks keys.
     """
     task = context.task
-    place = Place(_key(context), holder=context.task_run.id)
-    if place.key is None:
-        return place
-    store, policy = context.result_store, task.cache_policy
-    if policy is not None and policy.isolation_level == "SERIALIZABLE":
-        await ops.lock(store, place.key, place.holder)
-        place.store = store
-    try:
-        if task.looks_up_results:
-            place.found = await ops.offload(store.find, place.key)
-    except BaseException:
-        place.release()
-        raise
-    if place.found is not None:
-        place.release()
-    return place
+    txn.key = _key(context)
+    if txn.key is None:
+        return
+    txn.store = context.result_store
+    policy = task.cache_policy
+    if policy is not None and policy.isolation_level is not None:
+        txn.isolation_level = IsolationLevel(policy.isolation_level)
+    txn.overwrite = not task.looks_up_results
+    await txn.begin(ops)
 
 
 def _key(context: TaskRunContext) -> str | None:
@@ -83,30 +52,41 @@ def _key(context: TaskRunContext) -> str | None:
         return None
 
 
-async def keep_under_key(ops: Ops, context: TaskRunContext, state: State[Any], place: Place) -> None:
-    """Write the data of a COMPLETED state under the key of the run, if it has one."""
-    if place.key is None:
-        await keep(ops, context, state)
-        return
+def stage_result(ops: Ops, context: TaskRunContext, txn: TransactionNode, state: State[Any]) -> None:
+    """Have the data of a COMPLETED state written when the transaction commits, under its key if it has one.
+
+    What cannot be written is logged: the run ends as it would have.
+    """
+    key, name = txn.key, context.run.name
     lifetime = context.task.cache_expiration
-    expires = None
-    if lifetime is not None:
-        expires = from_micros(ops.now()) + lifetime
-    await keep(ops, context, state, place.key, expires, place.holder)
-    if state.kept is not None:
-        details = replace(state.state_details, cache_key=place.key, cache_expiration=expires)
-        state.state_details = details
+    expires = None if lifetime is None or key is None else from_micros(ops.now()) + lifetime
+    store = context.result_store
+    try:
+        record = store.create_result_record(state.data, key, expires)
+        state.kept, write = store.prepare_record(record, txn.holder)
+    except Exception as error:  # also what a serializer of the author raises
+        _log.warning(_NOT_KEPT, name, error)
+        txn.write_on_commit = False
+        return
+    if key is not None:
+        state.state_details = replace(state.state_details, cache_key=key, cache_expiration=expires)
+
+    def write_or_warn() -> None:
+        try:
+            write()
+        except Exception as error:  # also what a storage of the author raises
+            state.kept = None
+            _log.warning(_NOT_KEPT, name, error)
+
+    txn.prepare_write(write_or_warn)
 
 
 async def keep(
     ops: Ops,
     context: FlowRunContext | TaskRunContext,
     state: State[Any],
-    key: str | None = None,
-    expiration: Any = None,
-    holder: str | None = None,
 ) -> None:
-    """Write the data of a final state to storage.
+    """Write the data of a final state to storage, under a random key.
 
     What cannot be written is logged: the run ends as it would have.
 
@@ -114,15 +94,12 @@ async def keep(
         ops: writes.
         context: the run.
         state: the state, not entered yet; its `kept` says where the data is afterwards.
-        key: where to keep the data; None: under a random key.
-        expiration: from when on it may not be used any more.
-        holder: who has the key locked.
     """
     if not state.has_data:
         return
     try:
         store = context.result_store
-        record = store.create_result_record(state.data, key, expiration)
-        state.kept = await ops.offload(store.persist_result_record, record, holder)
+        record = store.create_result_record(state.data)
+        state.kept = await ops.offload(store.persist_result_record, record)
     except Exception as error:  # also what a serializer or storage of the author raises
-        _log.warning("The result of run %r is not kept in storage: %s", context.run.name, error)
+        _log.warning(_NOT_KEPT, context.run.name, error)

@@ -15,7 +15,7 @@ from headrace.engine.endings import Ending, ending_of_error, ending_of_value, li
 from headrace.engine.gate import until_flow_runs
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
-from headrace.engine.keeping import claim, keep, keep_under_key
+from headrace.engine.keeping import keep, open_transaction, stage_result
 from headrace.engine.names import run_name
 from headrace.engine.retries import retry_allowed, retry_delay
 from headrace.exceptions import Abort, Cancel, CancelledRun, Pause, UpstreamTaskError
@@ -25,7 +25,7 @@ from headrace.upstreams import Inputs, resolve_inputs
 if TYPE_CHECKING:
     from headrace.context import TaskRunContext
     from headrace.engine.api import Ops
-    from headrace.results import ResultRecord
+    from headrace.engine.transactions import TransactionNode
     from headrace.runs import TaskRun
     from headrace.tasks import Task
 
@@ -92,9 +92,11 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
                 return await _attempts(ops, context, journal)
             outcome = await _prepare(ops, call, journal)
             return outcome or await _attempts(ops, context, journal)
-        except (Abort, Cancel, Pause):
+        except (Abort, Cancel, Pause) as error:
+            await _undo(ops, context, error)
             raise
         except BaseException as error:
+            await _undo(ops, context, error)
             _crash(ops, context, journal, error)
             raise
 
@@ -138,47 +140,107 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
         running = journal.enter(journal.make(StateType.RUNNING, name))
         if task.on_running_hooks:
             await run_hooks(ops, _log, task.on_running_hooks, task, run, running)
-        if context.persist_result and not ops.streams:
-            outcome = await _kept_attempt(ops, context, journal, args, kwargs)
+        if (
+            context.persist_result
+            or task.on_commit_hooks
+            or task.on_rollback_hooks
+            or context.is_in_transaction()
+        ):
+            outcome = await _transacted_attempt(ops, context, journal, args, kwargs)
             if outcome is not None:
                 return outcome
             continue
         ending = await _attempt(ops, context, journal, args, kwargs)
         draft = _draft(journal, ending)
+        if context.transaction is not None:
+            # The body has asked for it.
+            outcome = await _settled(ops, context, journal, ending, draft)
+            if outcome is not None:
+                return outcome
+            context.transaction = None
+            continue
         if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
             continue
         return await _finish(ops, context, journal, ending, draft)
 
 
-async def _kept_attempt(
+async def _transacted_attempt(
     ops: Ops, context: TaskRunContext, journal: Journal, args: list[Any], kwargs: dict[str, Any]
 ) -> Outcome | None:
-    """An attempt of a run whose result is kept in storage, unless it is there already; None: try again."""
-    place = None
-    try:
-        try:
-            place = await claim(ops, context)
-        except Exception as error:
-            ending = ending_of_error(error, "Task", None)
-        else:
-            if place.found is not None:
-                return await _cached(ops, context, journal, place.found)
-            ending = await _attempt(ops, context, journal, args, kwargs)
-        draft = _draft(journal, ending)
-        if place is not None and draft.is_completed():
-            await keep_under_key(ops, context, draft, place)
-    finally:
-        if place is not None:
-            place.release()
+    """An attempt in a transaction of its own, whose result may be there already; None: try again."""
+    context.transaction = None
+    txn = context.own_transaction()
+    ending = await _opened(ops, context, txn) if context.persist_result and not ops.streams else None
+    if ending is None and txn.is_committed():
+        return await _cached(ops, context, journal, txn)
+    ending = ending or await _attempt(ops, context, journal, args, kwargs)
+    return await _settled(ops, context, journal, ending, _draft(journal, ending))
+
+
+async def _settled(
+    ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, draft: State[Any]
+) -> Outcome | None:
+    """End the transaction of an attempt as the attempt has ended, then the run; None: try again."""
+    txn = context.own_transaction()
+    is_kept = bool(context.persist_result) and not ops.streams
+    if draft.is_completed():
+        await _stage(ops, context, txn, draft, is_kept)
+        outcome = await _finish(ops, context, journal, ending, draft)
+        txn.call_when_rolled_back(lambda: _record_rollback(ops, journal))
+        return outcome
+    await txn.rollback(ops, with_parent=False)
     if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
         return None
-    if not draft.is_completed():
+    if txn.parent is not None:
+        await txn.parent.rollback(ops)
+    if is_kept:
         await keep(ops, context, draft)
     return await _finish(ops, context, journal, ending, draft)
 
 
-async def _cached(ops: Ops, context: TaskRunContext, journal: Journal, record: ResultRecord[Any]) -> Outcome:
+async def _opened(ops: Ops, context: TaskRunContext, txn: TransactionNode) -> Ending | None:
+    try:
+        await open_transaction(ops, context, txn)
+    except Exception as error:
+        return ending_of_error(error, "Task", None)
+    return None
+
+
+async def _stage(
+    ops: Ops, context: TaskRunContext, txn: TransactionNode, draft: State[Any], is_kept: bool
+) -> None:
+    """End the transaction of an attempt that went well: its hooks are called now, or with those around it."""
+    task = context.task
+    if is_kept and draft.has_data:
+        stage_result(ops, context, txn, draft)
+    txn.stage(draft.data, task.on_rollback_hooks, task.on_commit_hooks)
+    await txn.end(ops, None)
+    if txn.is_rolled_back():
+        draft.kept = None
+        draft.state_details = replace(draft.state_details, cache_key=None, cache_expiration=None)
+
+
+async def _undo(ops: Ops, context: TaskRunContext, error: BaseException) -> None:
+    """Roll back what an attempt has done whose execution was ended from outside."""
+    txn = context.transaction
+    if txn is None:
+        return
+    if isinstance(error, GeneratorExit):
+        txn.release()
+    else:
+        await txn.rollback(ops)
+
+
+def _record_rollback(ops: Ops, journal: Journal) -> None:
+    """One more state of a run that completed, and was undone with the transaction that it belonged to."""
+    message = "The run was rolled back with its transaction."
+    ops.record(journal.run, journal.make(StateType.COMPLETED, "RolledBack", message))
+
+
+async def _cached(ops: Ops, context: TaskRunContext, journal: Journal, txn: TransactionNode) -> Outcome:
     """The end of a run whose result was there before it."""
+    record = txn.read()
+    assert record is not None, "a transaction that has committed as it began has a record"
     ending = Ending(StateType.COMPLETED, "Cached", None, record.result, record.result)
     draft = _draft(journal, ending)
     draft.kept = record.kept

@@ -7,6 +7,7 @@ import copy
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -235,20 +236,39 @@ class ResultStore:
             ValueError: the key leads out of the storage.
             RuntimeError: somebody else than `holder` has the key locked.
         """
-        locks, key = self.lock_manager, record.key
-        if locks is not None and locks.is_locked(key) and not self.is_lock_holder(key, holder):
-            raise RuntimeError(f"The result {key!r} cannot be written: somebody else has it locked.")
-        metadata = record.metadata
-        blob = record.serialize_result()
-        self.result_storage.write(key, metadata.to_bytes(blob) + blob)
-        if self.metadata_storage is not None:
-            self.metadata_storage.write(key, metadata.to_bytes())
-        record.kept = kept = self._kept(metadata, blob)
-        if self.cache_result_in_memory:
-            self._remembered.put(self._uri(key), record, len(blob))
-        else:
-            self._remembered.forget(self._uri(key))
+        kept, write = self.prepare_record(record, holder)
+        write()
         return kept
+
+    def prepare_record(
+        self, record: ResultRecord[Any], holder: str | None = None
+    ) -> tuple[KeptResult, Callable[[], None]]:
+        """Serialise a record as it is now, to be written later; see `persist_result_record`.
+
+        Returns:
+            What the record of a run says about it, and what writes it.
+
+        Raises:
+            SerializationError: the value cannot be serialised.
+        """
+        metadata, key = record.metadata, record.key
+        blob = record.serialize_result()
+        kept = self._kept(metadata, blob)
+
+        def write() -> None:
+            locks = self.lock_manager
+            if locks is not None and locks.is_locked(key) and not self.is_lock_holder(key, holder):
+                raise RuntimeError(f"The result {key!r} cannot be written: somebody else has it locked.")
+            self.result_storage.write(key, metadata.to_bytes(blob) + blob)
+            if self.metadata_storage is not None:
+                self.metadata_storage.write(key, metadata.to_bytes())
+            record.kept = kept
+            if self.cache_result_in_memory:
+                self._remembered.put(self._uri(key), record, len(blob))
+            else:
+                self._remembered.forget(self._uri(key))
+
+        return kept, write
 
     async def apersist_result_record(
         self, record: ResultRecord[Any], holder: str | None = None

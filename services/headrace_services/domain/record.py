@@ -12,12 +12,18 @@ from headrace_services.domain.states import FINAL_TYPES
 __all__ = ["refuse_recorded"]
 
 
-def refuse_recorded(current: StateType | None, is_presumed: bool) -> str | None:
+def refuse_recorded(
+    current: StateType | None, is_presumed: bool, proposed: StateType, name: str
+) -> str | None:
     """Why a state cannot be recorded over `current`; None: it can.
+
+    A run that completed may be undone with the transaction it belonged to: it stays COMPLETED, and says so.
 
     `is_presumed` says that the current state is a guess of the server's about a process that it had
     lost sight of. The process knows better.
     """
+    if current is StateType.COMPLETED and proposed is StateType.COMPLETED and name == "RolledBack":
+        return None
     if current is not None and current in FINAL_TYPES and not is_presumed:
         return f"The run has ended: it is {current.value}."
     return None

@@ -110,7 +110,7 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
         return None
     books, type, state = run.books, op.type, op.state
     assert type is not None
-    refusal = refuse_recorded(books.type, run.is_presumed)
+    refusal = refuse_recorded(books.type, run.is_presumed, type, state.name)
     if refusal is not None:
         return TransitionNotAllowed(refusal, facts={"run_id": run.id, "state_name": run.state_name})
     scheduled_time = None

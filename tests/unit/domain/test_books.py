@@ -127,6 +127,15 @@ def test_tries_are_read_off_the_history(states: list[str], tries: list[AttemptSp
 
 @pytest.mark.parametrize("type", list(StateType))
 def test_only_what_has_ended_cannot_be_recorded_over(type: StateType) -> None:
-    assert (refuse_recorded(type, is_presumed=False) is None) is (not type.is_final)
-    assert refuse_recorded(type, is_presumed=True) is None
-    assert refuse_recorded(None, is_presumed=False) is None
+    new = (StateType.RUNNING, "Running")
+    assert (refuse_recorded(type, False, *new) is None) is (not type.is_final)
+    assert refuse_recorded(type, True, *new) is None
+    assert refuse_recorded(None, False, *new) is None
+
+
+@pytest.mark.parametrize("type", list(StateType))
+def test_only_what_has_completed_can_be_rolled_back(type: StateType) -> None:
+    refusal = refuse_recorded(type, False, StateType.COMPLETED, "RolledBack")
+    assert (refusal is None) is (not type.is_final or type is StateType.COMPLETED)
+    assert refuse_recorded(StateType.COMPLETED, False, StateType.FAILED, "RolledBack") is not None
+    assert refuse_recorded(StateType.COMPLETED, False, StateType.COMPLETED, "Again") is not None
