@@ -15,10 +15,23 @@ from headrace.settings import get_current_settings
 if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
 
-__all__ = ["recorded_everything", "server_for"]
+__all__ = ["recorded_everything", "require_server", "server_for"]
 
 _LATEST_SECONDS: Final = 5.0
 """How much longer than a connection may take the recorder waits for the server's first answer."""
+
+
+def require_server(what: str) -> None:
+    """See that there may be a server.
+
+    Raises:
+        ServerUnavailable: it is switched off.
+    """
+    if get_current_settings().api_url == "off":
+        raise ServerUnavailable(
+            f"{what} needs a server, and HEADRACE_API_URL is off. Unset it to have one started, or start one "
+            "with `headrace server start` and set HEADRACE_API_URL to its address."
+        )
 
 
 @asynccontextmanager
@@ -31,11 +44,7 @@ async def server_for(what: str) -> AsyncGenerator[HeadraceClient]:
     Raises:
         ServerUnavailable: there is no server to be had.
     """
-    if get_current_settings().api_url == "off":
-        raise ServerUnavailable(
-            f"{what} needs a server, and HEADRACE_API_URL is off. Unset it to have one started, or start one "
-            "with `headrace server start` and set HEADRACE_API_URL to its address."
-        )
+    require_server(what)
     async with get_client() as client:
         yield client
 

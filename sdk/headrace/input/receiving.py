@@ -13,7 +13,7 @@ from uuid import UUID
 from headrace.client.calls import is_transient
 from headrace.core.errors import ServiceError
 from headrace.execution.background import dispatched, offloaded, run_in_background
-from headrace.execution.server import recorded_everything, server_for
+from headrace.execution.server import recorded_everything, require_server, server_for
 from headrace.input.actions import ensure_flow_run_id, is_own_run
 from headrace.input.run_input import (
     AutomaticRunInput,
@@ -27,7 +27,8 @@ from headrace.v1.run_service_pb2 import RunInput as RunInputMessage
 __all__ = ["GetAutomaticInputHandler", "GetInputHandler", "receive_input"]
 
 T = TypeVar("T")
-_log = logging.getLogger("headrace.flow_runs")
+_log = logging.getLogger(__name__)
+_WHAT = "Receiving input"
 
 
 class GetInputHandler(Generic[T]):
@@ -108,6 +109,7 @@ class GetInputHandler(Generic[T]):
         """The async twin of `next`."""
         said = self._take()
         if said is None:
+            require_server(_WHAT)
             async with asyncio.timeout(self.timeout):
                 said = await self._wait()
         return self._instance(said)
@@ -128,7 +130,7 @@ class GetInputHandler(Generic[T]):
     async def _wait(self) -> RunInputMessage:
         while True:
             try:
-                async with server_for("Receiving input") as client:
+                async with server_for(_WHAT) as client:
                     if is_own_run(self.flow_run_id):
                         await recorded_everything()
                     watch = client.watch_run_inputs(
