@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.errors import (
+    ConfigurationError,
+    HashError,
     HeadraceException,
     ObjectAlreadyExists,
     ObjectNotFound,
@@ -26,10 +28,12 @@ __all__ = [
     "Abort",
     "Cancel",
     "CancelledRun",
+    "ConfigurationError",
     "CrashedRun",
     "FailedRun",
     "FlowPauseTimeout",
     "FlowRunTimeoutError",
+    "HashError",
     "HeadraceException",
     "InvalidNameError",
     "MappingLengthMismatch",

@@ -31,7 +31,9 @@ NAMES = [
 ]
 
 MODULES = {
+    "headrace.client.orchestration": ["HeadraceClient", "SyncHeadraceClient", "get_client"],
     "headrace.context": ["FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"],
+    "headrace.exceptions": ["ConfigurationError", "HashError", "HeadraceException", "ObjectNotFound"],
     "headrace.flows": ["Flow", "flow"],
     "headrace.flow_runs": [
         *("apause_flow_run", "aresume_flow_run", "asuspend_flow_run"),
@@ -44,7 +46,10 @@ MODULES = {
     "headrace.serializers": ["CompressedSerializer", "JSONSerializer", "PickleSerializer", "Serializer"],
     "headrace.states": ["Cancelled", "Completed", "Failed", "State", "StateGroup", "raise_state_exception"],
     "headrace.task_runners": ["ConcurrentTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"],
-    "headrace.tasks": ["Task", "exponential_backoff", "task"],
+    "headrace.tasks": ["Task", "exponential_backoff", "task", "task_input_hash"],
+    "headrace.testing.utilities": [
+        *("assert_does_not_warn", "disable_run_logger", "get_most_recent_flow_run", "headrace_test_harness"),
+    ],
     "headrace.transactions": [
         "CommitMode",
         "IsolationLevel",

@@ -20,6 +20,7 @@ from headrace.settings import (
     Settings,
     get_current_settings,
     list_settings,
+    process_settings,
     sources,
     temporary_settings,
     use_profile,
@@ -318,3 +319,25 @@ def test_every_setting_is_read_by_something() -> None:
     )
     unread = [name for name in OPTIONS if f".{name}" not in code and f"HEADRACE_{name.upper()}" not in code]
     assert unread == []
+
+
+def test_a_setting_by_its_variable() -> None:
+    from headrace.settings import HEADRACE_LOGGING_LEVEL
+
+    with temporary_settings({HEADRACE_LOGGING_LEVEL: "ERROR"}):
+        assert HEADRACE_LOGGING_LEVEL.value() == "ERROR"
+    with pytest.raises(ImportError, match="HEADRACE_NONSENSE"):
+        from headrace.settings import HEADRACE_NONSENSE  # noqa: F401
+
+
+def test_settings_of_the_process_hold_everywhere_and_over_temporary_ones() -> None:
+    seen: list[str] = []
+    with temporary_settings({"logging_level": "ERROR"}):
+        with process_settings({"logging_level": "DEBUG"}):
+            thread = threading.Thread(target=lambda: seen.append(get_current_settings().logging_level))
+            thread.start()
+            thread.join()
+            assert seen == [get_current_settings().logging_level] == ["DEBUG"]
+            with temporary_settings({"logging_level": "INFO"}):
+                assert get_current_settings().logging_level == "INFO"
+        assert get_current_settings().logging_level == "ERROR"

@@ -47,6 +47,7 @@ __all__ = [
     "EtagMismatch",
     "FieldViolation",
     "FieldsInvalid",
+    "HashError",
     "HeadraceException",
     "InternalError",
     "MessageTooLarge",
@@ -82,6 +83,23 @@ class HeadraceException(Exception):
 
 class ConfigurationError(HeadraceException):
     """A setting or a configuration file is wrong; the message names it and says what is allowed."""
+
+
+class HashError(HeadraceException):
+    """A value has no fingerprint; the message names the part to blame, e.g. `inputs.clients[3]._lock`.
+
+    Attributes:
+        path: where the part is.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[HashError], tuple[str, str]]:
+        return (HashError, (self.path, self.reason))
 
 
 class MissingExtraError(HeadraceException, ImportError):

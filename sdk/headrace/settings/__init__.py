@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_PROFILE",
     "ENV_PREFIX",
     "OPTIONS",
+    "Setting",
     "Settings",
     "SettingValue",
     "active_profile",
@@ -36,6 +37,25 @@ __all__ = [
     "use_profile",
     "variable_name",
 ]
+
+
+class Setting(str):
+    """A setting by its variable: `from headrace.settings import HEADRACE_LOGGING_LEVEL`.
+
+    It is the variable's name, for `temporary_settings({HEADRACE_LOGGING_LEVEL: "DEBUG"})`.
+    """
+
+    __slots__ = ()
+
+    def value(self) -> Any:
+        """The value in force here."""
+        return get_current_settings().get(self)
+
+
+def __getattr__(name: str) -> Setting:
+    if name.startswith(ENV_PREFIX) and name.removeprefix(ENV_PREFIX).lower() in OPTIONS:
+        return Setting(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, slots=True)

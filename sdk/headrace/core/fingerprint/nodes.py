@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-from headrace.core.errors import HeadraceException
+from headrace.core.errors import HashError
 
 __all__ = [
     "DIGEST_BYTES",
@@ -30,23 +30,6 @@ __all__ = [
 DIGEST_BYTES: Final = 32
 _INLINE_MAX: Final = 64
 _DIGEST_FOLLOWS: Final = b"\xff"
-
-
-class HashError(HeadraceException):
-    """A value has no fingerprint; the message names the part to blame, e.g. `inputs.clients[3]._lock`.
-
-    Attributes:
-        path: where the part is.
-        reason: what is wrong with it.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (HashError, (self.path, self.reason))
 
 
 class Order(IntEnum):
