@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, Final, Generic, ParamSpec, Self, cast
 
-from typing_extensions import TypeVar
-
 from headrace.exceptions import InvalidNameError
 from headrace.parameters import Binder
+from headrace.utilities.typevars import TypeVar
 
 __all__ = [
     "UNSET",

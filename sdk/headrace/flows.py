@@ -13,8 +13,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from typing_extensions import TypeVar as DefaultTypeVar
-
 from headrace.annotations import exact_types
 from headrace.decorated import (
     UNSET,
@@ -39,6 +37,7 @@ from headrace.result_options import (
 )
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
+from headrace.utilities.typevars import TypeVar as DefaultTypeVar
 
 if TYPE_CHECKING:
     from headrace.states import State

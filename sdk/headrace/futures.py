@@ -17,9 +17,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, overload
 
-from typing_extensions import TypeVar
-
 from headrace.states import Pending, State
+from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
     from headrace.runs import TaskRun

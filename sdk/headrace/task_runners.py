@@ -15,9 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, overload
-
-from typing_extensions import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, overload
 
 from headrace.execution import api
 from headrace.execution.mapping import spread
@@ -25,6 +23,7 @@ from headrace.execution.submissions import NOT_STARTED, Bell, PoolHelp, Submissi
 from headrace.execution.threads import WorkerPool
 from headrace.futures import HeadraceFuture, HeadraceFutureList, current_helper, helped_by
 from headrace.settings import get_current_settings
+from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
     from headrace.tasks import Task

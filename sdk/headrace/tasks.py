@@ -12,8 +12,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from typing_extensions import TypeVar as DefaultTypeVar
-
 from headrace.context import FlowRunContext
 from headrace.core.codehash import code_hash
 from headrace.core.retry import Delays, exponential_backoff, normal_delays, valid_jitter_factor
@@ -42,6 +40,7 @@ from headrace.result_options import (
 )
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
+from headrace.utilities.typevars import TypeVar as DefaultTypeVar
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, cast
 
-from typing_extensions import TypeVar
-
 from headrace.core.clock import from_micros, to_micros
 from headrace.core.limits import INLINE_PAYLOAD_BYTES
 from headrace.exceptions import SerializationError
 from headrace.results.payloads import KeptResult
 from headrace.serializers import Serializer, serializer_of
+from headrace.utilities.typevars import TypeVar
 
 __all__ = ["ResultRecord", "ResultRecordMetadata", "kept_as", "split"]
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast, overload
 
-from typing_extensions import TypeVar
-
 from headrace.core.clock import from_micros, to_micros
 from headrace.core.ids import new_id
 from headrace.core.states import FINAL, StateType, default_name
@@ -23,6 +21,7 @@ from headrace.exceptions import (
     UnfinishedRun,
 )
 from headrace.results import KeptResult, StoredResult
+from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
