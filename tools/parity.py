@@ -24,14 +24,17 @@ EXPECTED = FOLDER / "expected.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", type=pathlib.Path, help="of an environment that holds Prefect")
-    python = parser.parse_args().python or install()
+    parser.add_argument("--only", help="ask one program, and keep what is known of the others")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        facts = _run(python, pathlib.Path(name))
+        facts = _run(given.python or install(), pathlib.Path(name), given.only or "")
+    if given.only:
+        facts = {**json.loads(EXPECTED.read_text()), **facts}
     EXPECTED.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     print(f"{sum(map(len, facts.values()))} facts of {len(facts)} programs: {EXPECTED}", file=sys.stderr)
 
 
-def _run(python: pathlib.Path, folder: pathlib.Path) -> dict[str, dict[str, object]]:
+def _run(python: pathlib.Path, folder: pathlib.Path, only: str) -> dict[str, dict[str, object]]:
     programs, peer, out = folder / "programs", folder / "peer", folder / "out.json"
     programs.mkdir()
     shutil.copytree(FOLDER / "peer", peer)
@@ -46,7 +49,7 @@ def _run(python: pathlib.Path, folder: pathlib.Path) -> dict[str, dict[str, obje
         "PREFECT_LOGGING_LEVEL": "INFO",
         "DO_NOT_TRACK": "1",
     }
-    command = [str(python), str(peer / "main.py"), str(programs), str(out)]
+    command = [str(python), str(peer / "main.py"), str(programs), str(out), only]
     done = subprocess.run(
         command,
         cwd=folder,
