@@ -196,8 +196,8 @@ class Reader:
             set_micros(getattr(bucket, "from"), start + place * bucket_width)
         query = RunQuery(_within(filter, start, until), self._dialect)
         if not query.is_empty:
-            bucket = f"({{0}}.create_time - {int(start)}) / {int(bucket_width)}"
-            sql, parameters = query.counted(bucket, await self._shortest_path(query))
+            bucket_number = f"({{0}}.create_time - {int(start)}) / {int(bucket_width)}"
+            sql, parameters = query.counted(bucket_number, await self._shortest_path(query))
             for place, type, count in await self._backend.fetch(sql, parameters):
                 buckets[int(place)].counts.append(StateCount(state_type=type, count=count))
         return buckets
