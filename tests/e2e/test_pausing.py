@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -19,7 +20,7 @@ from headrace.context import FlowRunContext
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import new_id
 from headrace.exceptions import CancelledRun, FlowPauseTimeout, NotPausedError, Pause, RunInputInvalid
-from headrace.execution import api, pausing
+from headrace.execution import api, calls, pausing
 from headrace.flow_runs import apause_flow_run, aresume_flow_run
 from headrace.input import RunInput
 from headrace.recorder import process
@@ -37,6 +38,7 @@ from tests.support.kinds import KINDS, call, of_kind
 from tests.support.postgres import Cluster
 from tests.support.servers import ServerProcess
 
+any_flow: Any = flow
 SOON = 20
 """Seconds that no pause of these tests lasts unless something is broken."""
 
@@ -138,7 +140,7 @@ def test_a_paused_run_goes_on_when_it_is_resumed(kind: str, pauses: Pauses) -> N
         return pause_flow_run(timeout=SOON)
 
     pauses.each(resume_flow_run)
-    assert call(flow(of_kind(kind, body), name=pauses.name)) is None
+    assert call(any_flow(of_kind(kind, body), name=pauses.name)) is None
     assert pauses.states() == ["Pending", "Running", "Paused", "Running", "Completed"]
     assert pauses.run.run_count == 1
 
@@ -219,7 +221,7 @@ def test_two_pauses_in_a_loop_never_cross(pauses: Pauses) -> None:
     def asks() -> list[int]:
         return [pause_flow_run(wait_for_input=int, timeout=SOON) for _ in range(3)]
 
-    pauses.each(*(lambda run_id, n=n: resume_flow_run(run_id, n) for n in (10, 20, 30)))
+    pauses.each(*(partial(resume_flow_run, run_input=number) for number in (10, 20, 30)))
     assert asks() == [10, 20, 30]
     assert pauses.states().count("Paused") == 3
 
@@ -243,7 +245,7 @@ def test_a_wrong_answer_is_refused_and_the_run_stays_paused(pauses: Pauses) -> N
 
 
 def test_a_resumption_before_the_wait_began_counts(pauses: Pauses, monkeypatch: pytest.MonkeyPatch) -> None:
-    enter = pausing.PauseRequest._enter
+    enter: Any = pausing.PauseRequest._enter  # pyright: ignore[reportPrivateUsage]
 
     async def resumed_at_once(self: Any) -> Any:
         state = await enter(self)
@@ -396,7 +398,7 @@ def test_cancelling_reaches_a_paused_run(kind: str, pauses: Pauses) -> None:
     def hook(_flow: Any, _run: Any, state: Any) -> None:
         seen.append(state.name)
 
-    cancelled = flow(body if kind == "def" else abody, name=pauses.name, on_cancellation=[hook])
+    cancelled = any_flow(body if kind == "def" else abody, name=pauses.name, on_cancellation=[hook])
     pauses.each(pauses.cancel)
     with pytest.raises(CancelledRun, match="enough"):
         call(cancelled)
@@ -491,7 +493,7 @@ def outside(action: Callable[[], object]) -> None:
 @pytest.fixture
 def deployed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     """Makes the next flow runs ones of a deployment; with an id, that run once more."""
-    new_flow_call = api.new_flow_call
+    new_flow_call: Any = calls.new_flow_call
     deployment_id = new_id()
 
     def install(run_id: str | None = None) -> None:
@@ -526,7 +528,7 @@ def test_a_suspended_run_leaves_and_comes_back_with_the_answer(
     def body() -> Any:
         return suspend_flow_run(wait_for_input=int)
 
-    asks = flow(of_kind(kind, body), name=pauses.name)
+    asks = any_flow(of_kind(kind, body), name=pauses.name)
     with pytest.raises(Pause):
         call(asks)
     run = pauses.run
@@ -542,7 +544,8 @@ def test_a_suspended_run_leaves_and_comes_back_with_the_answer(
 
 
 def test_a_suspended_run_waits_for_the_tasks_that_run(pauses: Pauses, client: Any, deployed: Any) -> None:
-    started, futures = threading.Event(), []
+    started = threading.Event()
+    futures: list[Any] = []
 
     @task
     def running() -> str:
@@ -563,11 +566,11 @@ def test_a_suspended_run_waits_for_the_tasks_that_run(pauses: Pauses, client: An
 def test_a_run_suspended_from_outside_leaves_at_its_next_task(
     pauses: Pauses, client: Any, deployed: Any
 ) -> None:
-    calls: list[int] = []
+    counted: list[int] = []
 
     @task
     def count() -> None:
-        calls.append(1)
+        counted.append(1)
 
     @flow(name=pauses.name)
     def works() -> None:
@@ -586,7 +589,7 @@ def test_a_run_suspended_from_outside_leaves_at_its_next_task(
 
     with pytest.raises(Pause, match="Suspended"):
         works()
-    assert len(calls) == 1
+    assert len(counted) == 1
     assert pauses.run.state.name == "Suspended"
 
 

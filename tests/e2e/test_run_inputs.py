@@ -280,7 +280,7 @@ def test_a_flood_is_received_in_order_and_in_pieces() -> None:
         most = 0
         for place, number in enumerate(receiver):
             assert number == place
-            most = max(most, len(receiver._arrived))
+            most = max(most, len(receiver._arrived))  # pyright: ignore[reportPrivateUsage]
         assert len(receiver.exclude_keys) == 300
         return most
 

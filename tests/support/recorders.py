@@ -151,10 +151,3 @@ class MemoryRecorder:
     def all(self, name: str) -> list[RecordedRun]:
         """Every run of the flow or task with that name."""
         return [run for run in self.runs if name == (run.run.flow_name if run.is_flow else run.run.task_name)]
-
-
-def _update(run: Run, entry: Run) -> None:
-    """What a later entry sets takes the place of what was there."""
-    for field, _ in entry.ListFields():
-        run.ClearField(field.name)
-    run.MergeFrom(entry)

@@ -154,7 +154,7 @@ class GetInputHandler(Generic[T]):
         instance.receive_as(
             RunInputMetadata(key=said.key, sender=said.sender or None, receiver=self.flow_run_id)
         )
-        return self._handed(instance)
+        return cast("T", self._handed(instance))
 
     def _handed(self, instance: Any) -> Any:
         return instance
@@ -205,5 +205,6 @@ def receive_input(
     given = (timeout, poll_interval, raise_timeout_error, exclude_keys, key_prefix, flow_run_id)
     input_cls = run_input_subclass_from_type(input_type)
     if issubclass(input_cls, AutomaticRunInput):
-        return cast("Any", input_cls).receive(*given, with_metadata=with_metadata)
+        automatic: GetInputHandler[Any] = input_cls.receive(*given, with_metadata=with_metadata)
+        return automatic
     return input_cls.receive(*given)

@@ -260,4 +260,4 @@ def _as_run_input(run_input: Any) -> RunInput:
     input_type = run_input_subclass_from_type(type(run_input))
     if isinstance(run_input, BaseModel):
         return input_type.model_validate(run_input.model_dump())
-    return cast("Any", input_type)(value=run_input)
+    return input_type.model_validate({"value": run_input})

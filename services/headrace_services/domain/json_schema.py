@@ -240,7 +240,7 @@ def _size_faults(value: list[Any] | dict[str, Any], rules: _Schema) -> Iterator[
         yield f"must have at least {rules[least]} {what}"
     if len(value) > rules.get(most, math.inf):
         yield f"must have at most {rules[most]} {what}"
-    if is_list and rules.get("uniqueItems") and _repeats(value):
+    if isinstance(value, list) and rules.get("uniqueItems") and _repeats(value):
         yield "must not have an item twice"
 
 
