@@ -1,4 +1,7 @@
-"""Run in Prefect's environment: `main.py PROGRAMS OUT ONLY` writes what each program found out there; ONLY may be empty."""
+"""Run in Prefect's environment: `main.py PROGRAMS OUT ONLY` writes what each program found out there.
+
+ONLY is the name of one program, or empty.
+"""
 
 from __future__ import annotations
 
