@@ -37,6 +37,8 @@ __all__ = [
     "entered_transaction",
     "get_result_store",
     "get_run_context",
+    "hydrated_context",
+    "serialize_context",
     "should_persist_result",
     "tags",
     "with_context",
@@ -169,6 +171,7 @@ class FlowRunContext(RunContext):
         "_counts",
         "_ending_runner",
         "_lock",
+        "_next_key",
         "_runner",
         "flow",
         "flow_run",
@@ -199,6 +202,7 @@ class FlowRunContext(RunContext):
         self._lock = threading.Lock()
         self._runner: TaskRunner[Any] | None = None
         self._ending_runner: TaskRunner[Any] | None = None
+        self._next_key: Callable[[str], str] | None = None
 
     @classmethod
     def get(cls) -> FlowRunContext | None:
@@ -236,6 +240,16 @@ class FlowRunContext(RunContext):
                 self._runner = runner
             return self._runner
 
+    def use_runner(self, runner: TaskRunner[Any], next_key: Callable[[str], str]) -> None:
+        """Be the stand-in of a flow run whose body runs in another process.
+
+        Args:
+            runner: runs what is submitted here; whoever has started it ends it.
+            next_key: tells the calls of one task apart, in all processes.
+        """
+        self._runner = runner
+        self._next_key = next_key
+
     def take_runner(self) -> TaskRunner[Any] | None:
         """Hand over the task runner to whoever ends it; None when it was never used."""
         with self._lock:
@@ -247,6 +261,8 @@ class FlowRunContext(RunContext):
         """How many calls with this key there were before, as text."""
         counter = self._counts.get(key)
         if counter is None:
+            if self._next_key is not None:
+                return self._next_key(key)
             counter = self._counts.setdefault(key, count())
         return str(next(counter))
 
@@ -259,10 +275,12 @@ class TaskRunContext(RunContext):
         task_run: the run.
         parameters: what the body is called with; the raw arguments until they are resolved.
         flow_context: the innermost flow run around it, or None.
+        hand_over: called with what the body returned, when that has to leave this process; None: it stays.
+            What it raises is a failure of the body.
         transaction: the run's own, once anything has asked for it.
     """
 
-    __slots__ = ("flow_context", "parameters", "task", "task_run", "transaction")
+    __slots__ = ("flow_context", "hand_over", "parameters", "task", "task_run", "transaction")
 
     def __init__(
         self,
@@ -281,6 +299,7 @@ class TaskRunContext(RunContext):
         self.parameters = parameters
         self.flow_context = flow_context
         self.transaction: TransactionNode | None = None
+        self.hand_over: Callable[[Any], None] | None = None
 
     @classmethod
     def get(cls) -> TaskRunContext | None:
@@ -428,3 +447,37 @@ def with_context(fn: Callable[P, R]) -> Callable[P, R]:
         return here.copy().run(fn, *args, **kwargs)
 
     return call
+
+
+def serialize_context() -> dict[str, Any]:
+    """What `hydrated_context` needs to put a call in another process where this one stands.
+
+    It holds the runs around, the tags, the settings and the trace, and can be pickled. Arguments of those
+    runs that cannot be pickled are left out of it; so are context variables of the program.
+    """
+    from headrace.context_transfer import serialized
+
+    return serialized()
+
+
+@contextmanager
+def hydrated_context(serialized_context: Mapping[str, Any] | None = None) -> Generator[None]:
+    """Stand, while inside, where `serialize_context` was called; nothing changes for None.
+
+        def work(context: dict[str, Any], item: str) -> None:   # in another process
+            with hydrated_context(context):
+                load(item)
+
+    Runs that are called inside belong to the tree of runs of the other process, and are recorded by this one.
+    """
+    if serialized_context is None:
+        yield
+        return
+    from headrace.context_transfer import entered
+
+    token = _tags.set(TagsContext(frozenset(serialized_context["tags"])))
+    try:
+        with entered(serialized_context):
+            yield
+    finally:
+        _tags.reset(token)

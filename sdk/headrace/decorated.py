@@ -44,6 +44,10 @@ class _Unset:
     def __repr__(self) -> str:
         return "<not given>"
 
+    def __reduce__(self) -> str:
+        # The same object in every process.
+        return "UNSET"
+
 
 UNSET: Final[Any] = _Unset()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Generator, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
     from opentelemetry.trace.span import SpanContext
 
-__all__ = ["RUN_ID", "RunSpan", "TracedRun", "current_traceparent", "extract", "inject", "start_run_span"]
+__all__ = [
+    "RUN_ID",
+    "RunSpan",
+    "TracedRun",
+    "attached",
+    "current_traceparent",
+    "extract",
+    "inject",
+    "start_run_span",
+]
 
 RUN_ID = "headrace.run.id"
 ROOT_RUN_ID = "headrace.root_run.id"
@@ -196,6 +206,21 @@ def current_traceparent() -> str:
     """The W3C trace context of the current span; empty when there is none."""
     context = _current_context()
     return _traceparent(context) if context is not None and context.is_valid else ""
+
+
+@contextmanager
+def attached(traceparent: str) -> Generator[None]:
+    """Spans made inside are children of the span that `traceparent` names; none is named by ''."""
+    if not traceparent:
+        yield
+        return
+    from opentelemetry import context
+
+    token = context.attach(extract({"traceparent": traceparent}))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def inject(carrier: MutableMapping[str, str]) -> None:

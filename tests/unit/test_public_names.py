@@ -32,7 +32,10 @@ NAMES = [
 
 MODULES = {
     "headrace.client.orchestration": ["HeadraceClient", "SyncHeadraceClient", "get_client"],
-    "headrace.context": ["FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"],
+    "headrace.context": [
+        *("FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"),
+        *("hydrated_context", "serialize_context"),
+    ],
     "headrace.exceptions": ["ConfigurationError", "HashError", "HeadraceException", "ObjectNotFound"],
     "headrace.flows": ["Flow", "flow"],
     "headrace.flow_runs": [
@@ -45,7 +48,9 @@ MODULES = {
     "headrace.runtime": ["flow_run", "task_run", "deployment"],
     "headrace.serializers": ["CompressedSerializer", "JSONSerializer", "PickleSerializer", "Serializer"],
     "headrace.states": ["Cancelled", "Completed", "Failed", "State", "StateGroup", "raise_state_exception"],
-    "headrace.task_runners": ["ConcurrentTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"],
+    "headrace.task_runners": [
+        *("ConcurrentTaskRunner", "ProcessPoolTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"),
+    ],
     "headrace.tasks": ["Task", "exponential_backoff", "task", "task_input_hash"],
     "headrace.testing.utilities": [
         *("assert_does_not_warn", "disable_run_logger", "get_most_recent_flow_run", "headrace_test_harness"),

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from headrace.runs import TaskRun
     from headrace.tasks import Task
 
-__all__ = ["Outcome", "TaskCall", "announce", "cancel_unstarted", "run_task"]
+__all__ = [
+    "Outcome",
+    "TaskCall",
+    "announce",
+    "cancel_unstarted",
+    "crash_elsewhere",
+    "fail_elsewhere",
+    "prepare_elsewhere",
+    "run_task",
+]
 
 _log = logging.getLogger("headrace.task_runs")
 
@@ -101,8 +110,8 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
             raise
 
 
-async def _prepare(ops: Ops, call: TaskCall, journal: Journal) -> Outcome | None:
-    """Resolve the arguments and the name; gives an outcome when the body must not run."""
+async def _prepare(ops: Ops, call: TaskCall, journal: Journal, *, named: bool = True) -> Outcome | None:
+    """Resolve the arguments and, if it is to be `named`, the name; an outcome when the body must not run."""
     context = call.context
     task, run = context.task, context.task_run
     try:
@@ -111,7 +120,7 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal) -> Outcome | None
             await ops.wait(call.inputs.waits_for)
         if not call.is_ready:
             context.parameters = resolve_inputs(context.parameters, call.wait_for)
-        if task.task_run_name is not None:
+        if named and task.task_run_name is not None:
             if callable(task.task_run_name):
                 # It may write log lines, and nothing of a run comes before the run.
                 journal.announce()
@@ -268,6 +277,8 @@ async def _attempt(
             async with ops.limit(seconds, own_limit, _early_ending(context, journal, own_limit)):
                 value = task.fn(*args, **kwargs)
                 value = await _finished(ops, task, value)
+        if context.hand_over is not None:
+            context.hand_over(value)
     except (Exception, LimitPassed) as raised:
         error = raised.error if isinstance(raised, LimitPassed) else raised
         if error is not own_limit and context.is_ended_by_outer_limit(error):
@@ -276,6 +287,48 @@ async def _attempt(
     finally:
         context.limit_error = None
     return ending_of_value(value)
+
+
+async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
+    """Resolve the arguments of a call whose body another process is to run.
+
+    Returns:
+        The newest state of the run when the body must not run: an upstream did not complete, say.
+
+    Raises:
+        BaseException: execution was ended from outside; the run is CRASHED.
+    """
+    if call.is_ready:
+        return None
+    context = call.context
+    journal = _journal(ops, context)
+    with context:
+        try:
+            outcome = await _prepare(ops, call, journal, named=False)
+        except (Abort, Pause):
+            raise
+        except BaseException as error:
+            _crash(ops, context, journal, error)
+            raise
+    return outcome.state if outcome is not None else None
+
+
+async def fail_elsewhere(ops: Ops, call: TaskCall, error: Exception) -> State[Any]:
+    """End a run FAILED that could not be handed to another process."""
+    context = call.context
+    journal = _journal(ops, context)
+    with context:
+        ending = ending_of_error(error, "Task", None)
+        return (await _finish(ops, context, journal, ending, _draft(journal, ending))).state
+
+
+def crash_elsewhere(ops: Ops, call: TaskCall, message: str) -> State[Any]:
+    """End a run CRASHED whose process is gone."""
+    journal = _journal(ops, call.context)
+    with call.context:
+        state = journal.enter(journal.make(StateType.CRASHED, "Crashed", message))
+        _log.error("Crash detected! %s", message)
+    return state
 
 
 def _early_ending(

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.context import FlowRunContext, TaskRunContext
 from headrace.engine.drive import run_now
-from headrace.engine.tasks import Outcome, TaskCall, announce, cancel_unstarted
+from headrace.engine.tasks import (
+    Outcome,
+    TaskCall,
+    announce,
+    cancel_unstarted,
+    crash_elsewhere,
+    fail_elsewhere,
+    prepare_elsewhere,
+)
 from headrace.execution.blocking import BLOCKING
 from headrace.execution.calls import new_flow_call, new_task_call, origins_around
 from headrace.execution.generators import EMITTING, EMITTING_LOOP, aiterate, iterate
@@ -36,8 +44,11 @@ __all__ = [
     "call_task",
     "call_task_async",
     "cancel_task_run",
+    "crash_task_run",
+    "fail_task_run",
     "iterate_flow",
     "iterate_task",
+    "prepare_task_run",
     "run_task_async",
     "run_task_sync",
 ]
@@ -92,6 +103,28 @@ async def run_task_async(call: TaskCall) -> State[Any]:
 def cancel_task_run(call: TaskCall, message: str) -> State[Any]:
     """Record that a call which `begin_task_run` made ended CANCELLED before its body was entered."""
     return cancel_unstarted(BLOCKING, call, message)
+
+
+def prepare_task_run(call: TaskCall) -> State[Any] | None:
+    """Resolve the arguments of a call whose body another process is to run, in place.
+
+    Returns:
+        The newest state of the run when the body must not run; None: it is to run.
+
+    Raises:
+        BaseException: execution was ended from outside; the run is CRASHED.
+    """
+    return run_now(prepare_elsewhere(BLOCKING, call))
+
+
+def fail_task_run(call: TaskCall, error: Exception) -> State[Any]:
+    """End a run FAILED that could not be handed to another process; its hooks are called here."""
+    return run_now(fail_elsewhere(BLOCKING, call, error))
+
+
+def crash_task_run(call: TaskCall, message: str) -> State[Any]:
+    """End a run CRASHED whose process is gone."""
+    return crash_elsewhere(BLOCKING, call, message)
 
 
 def call_task(task: Task[..., Any], parameters: Mapping[str, Any], return_state: bool, wait_for: Any) -> Any:

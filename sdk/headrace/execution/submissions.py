@@ -30,6 +30,7 @@ class Submission:
     Args:
         call: the run and its arguments.
         pool: where it runs.
+        execute: takes the run to its end.
         is_nested: whether a task that runs in the pool has submitted it.
         on_end: called when nothing more happens to the run.
 
@@ -40,6 +41,7 @@ class Submission:
 
     __slots__ = (
         "_call",
+        "_execute",
         "_is_nested",
         "_is_withdrawn",
         "_lock",
@@ -52,10 +54,16 @@ class Submission:
     )
 
     def __init__(
-        self, call: TaskCall, pool: WorkerPool, is_nested: bool, on_end: Callable[[Submission], None]
+        self,
+        call: TaskCall,
+        pool: WorkerPool,
+        execute: Callable[[TaskCall], None],
+        is_nested: bool,
+        on_end: Callable[[Submission], None],
     ) -> None:
         self._call = call
         self._pool = pool
+        self._execute = execute
         self._is_nested = is_nested
         self._on_end = on_end
         self._variables: Context = copy_context()
@@ -119,16 +127,10 @@ class Submission:
         self.has_started = True
         error: BaseException | None = None
         try:
-            self._variables.run(self._execute)
+            self._variables.run(self._execute, self._call)
         except BaseException as raised:
             error = raised
         self._end(error)
-
-    def _execute(self) -> None:
-        if self._call.context.task.isasync:
-            asyncio.run(api.run_task_async(self._call))
-        else:
-            api.run_task_sync(self._call)
 
     def _end(self, error: BaseException | None) -> None:
         # A future that is kept must not keep the arguments, and with them the futures before it.
@@ -144,6 +146,11 @@ class Bell:
         self._rung = threading.Event()
         self._lock = threading.Lock()
         self._sleepers: set[Callable[[], object]] = set()
+
+    @property
+    def is_rung(self) -> bool:
+        """Whether it has been rung."""
+        return self._rung.is_set()
 
     def ring(self) -> None:
         """Wake everybody who sleeps, and everybody who will."""

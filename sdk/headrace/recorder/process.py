@@ -16,7 +16,7 @@ from headrace.recorder.recorder import SpoolRecorder
 from headrace.recorder.runtime import Runtime
 from headrace.settings import Settings, get_current_settings
 
-__all__ = ["close_recorders", "current", "release_home"]
+__all__ = ["close_recorders", "current", "record_through", "release_home"]
 
 
 class _Registry:
@@ -59,6 +59,24 @@ class _Registry:
     def close(self, timeout_seconds: float | None) -> None:
         for recorder, runtime in list(self.runtimes.items()):
             runtime.stop(_limit(recorder, timeout_seconds))
+
+
+class _Deputy(_Registry):
+    """Has one recorder, whatever the settings say."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def find(self, settings: Settings) -> Recorder:
+        self.latest = (settings, self.recorder)
+        return self.recorder
+
+
+def record_through(recorder: Recorder) -> None:
+    """From now on every run of this process is recorded by `recorder`, which some other process serves."""
+    global _registry
+    _registry = _Deputy(recorder)
 
 
 def _limit(recorder: SpoolRecorder, timeout_seconds: float | None) -> float:

@@ -29,11 +29,13 @@ __all__ = [
     "SettingValue",
     "active_profile",
     "canonical_name",
+    "carried_settings",
     "get_current_settings",
     "home_folder",
     "list_settings",
     "process_settings",
     "temporary_settings",
+    "use_carried_settings",
     "use_profile",
     "variable_name",
 ]
@@ -156,6 +158,21 @@ def use_profile(name: str) -> Generator[Settings]:
     token = _override.set((_epoch, load(_current_explicit(), name)))
     try:
         yield _current().settings
+    finally:
+        _override.reset(token)
+
+
+def carried_settings() -> LoadedSettings:
+    """The settings in force here, to be taken to another process."""
+    return _current()
+
+
+@contextmanager
+def use_carried_settings(loaded: LoadedSettings) -> Generator[None]:
+    """The settings of another process, inside the `with` block, for this context only."""
+    token = _override.set((_epoch, loaded))
+    try:
+        yield
     finally:
         _override.reset(token)
 

@@ -126,6 +126,11 @@ class Settings:
     tasks_runner_thread_pool_max_workers: int | None = option(
         None, config.optional(config.integer(1)), "Threads of a thread pool task runner; nothing: no bound."
     )
+    tasks_runner_process_pool_max_workers: int | None = option(
+        None,
+        config.optional(config.integer(1)),
+        "Processes of a process pool task runner; nothing: as many as there are processors.",
+    )
     flows_default_retries: int = option(0, config.integer(0), "Retries of a flow that does not say.")
     flows_default_retry_delay_seconds: float = option(
         0.0, config.number(0), "Seconds before each retry of a flow that does not say."

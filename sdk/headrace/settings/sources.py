@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from headrace.core import config
 from headrace.core.config import Found, Layer, Option
@@ -34,7 +34,15 @@ _SELECTORS = ("profile", "compat")
 # A Prefect server, its credentials and its folder are no use to headrace.
 _NOT_TAKEN = frozenset({"home", "api_url", "api_auth_string", "logging_config_path"})
 
-RESTORED = object()
+
+class _Restored:
+    """One value, in all processes."""
+
+    def __reduce__(self) -> str:
+        return "RESTORED"
+
+
+RESTORED: Final = _Restored()
 """Given in place of a value: the setting's default, whatever the sources say."""
 
 

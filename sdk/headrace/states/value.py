@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeGuard, cast, overload
@@ -283,6 +284,12 @@ class State(Generic[R]):
             asyncio = sys.modules["asyncio"]
             return await asyncio.to_thread(_result, self, raise_on_failure, retry_result_failure)
         return _result(self, raise_on_failure, retry_result_failure)
+
+    def with_data(self, data: Any) -> State[Any]:
+        """The same state of the same run, with other data; `NO_DATA` for none."""
+        copied = copy(self)
+        copied._data = data
+        return copied
 
     def fresh_copy(self, **changes: Any) -> State[R]:
         """The same state with a new id and timestamp, belonging to no run.

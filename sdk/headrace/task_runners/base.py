@@ -1,42 +1,32 @@
-"""How submitted tasks are executed.
-
-    @flow(task_runner=ThreadPoolTaskRunner(max_workers=8))
-    def load(urls: list[str]) -> None:
-        fetch.map(urls).wait()
-
-Every flow run has a runner of its own, a duplicate of the one its flow was given.
-"""
+"""What every task runner has, and what those have that run tasks with a pool of threads."""
 
 from __future__ import annotations
 
 import logging
-import resource
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, overload
 
 from headrace.execution import api
 from headrace.execution.mapping import spread
 from headrace.execution.submissions import NOT_STARTED, Bell, PoolHelp, Submission
 from headrace.execution.threads import WorkerPool
 from headrace.futures import HeadraceFuture, HeadraceFutureList, current_helper, helped_by
-from headrace.settings import get_current_settings
 from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
+    from headrace.engine.tasks import TaskCall
     from headrace.tasks import Task
 
-__all__ = ["ConcurrentTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"]
+__all__ = ["PoolTaskRunner", "TaskRunner", "logger"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=HeadraceFuture[Any], default=HeadraceFuture[Any])
 
-_THREADS_MAX: Final = 1000
-
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger("headrace.task_runners")
 
 
 class TaskRunner(ABC, Generic[F]):
@@ -120,32 +110,18 @@ class TaskRunner(ABC, Generic[F]):
             raise RuntimeError("Task runner is not started")
 
 
-class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
-    """Runs tasks in threads of this process.
-
-    A `def` task runs in a thread; an `async def` task in an event loop of its own in a thread, so that it
-    goes on while other code blocks its loop. A task takes a thread when everything it depends on has
-    ended, not before. Each runs in a copy of the context variables of whoever submitted it.
-
-    A task that waits for tasks which it has submitted itself gives its place up meanwhile, or runs them where
-    it stands: one worker is enough for any nesting.
-
-    When the body of the flow ends, as many tasks as there are workers are waited for, in the order of
-    submission; those beyond them that have not started end CANCELLED. Without a limit all are waited for.
+class PoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
+    """Gives each running task a thread of this process, which executes it, or has it executed.
 
     Args:
-        max_workers: how many tasks run at once. Default: the setting
-            `tasks.runner.thread_pool.max_workers`, else no limit worth speaking of: 1000, or fewer where the
-            process may not open that many files.
+        max_workers: how many tasks run at once; None: as many as there are threads.
 
     Raises:
         ValueError: `max_workers` is less than 1.
     """
 
-    def __init__(self, max_workers: int | None = None) -> None:
+    def __init__(self, max_workers: int | None) -> None:
         super().__init__()
-        if max_workers is None:
-            max_workers = get_current_settings().tasks_runner_thread_pool_max_workers
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers must be at least 1, got {max_workers}")
         self._max_workers = max_workers
@@ -153,7 +129,6 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         self._all_ended = threading.Condition(self._lock)
         self._unended: dict[HeadraceFuture[Any], Submission] = {}
         self._pool: WorkerPool | None = None
-        self._has_warned = False
         self._cancelled = Bell()
 
     @property
@@ -161,19 +136,20 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         """How many tasks run at once; None: no limit."""
         return self._max_workers
 
-    def duplicate(self) -> Self:
-        return type(self)(self._max_workers)
+    @abstractmethod
+    def _thread_count(self) -> int:
+        """How many threads there may be."""
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ThreadPoolTaskRunner):
-            return NotImplemented
-        return type(self) is type(other) and self._max_workers == other._max_workers
+    @abstractmethod
+    def _execute(self, call: TaskCall) -> None:
+        """Take a task run to its end; called in a thread of the pool, in the context of the submission.
 
-    def __hash__(self) -> int:
-        return hash((type(self), self._max_workers))
+        Raises:
+            BaseException: what the body ended with, if it was ended from outside.
+        """
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(max_workers={self._max_workers})"
+    def _nested(self, call: TaskCall) -> None:
+        """A task of this runner is about to submit `call`."""
 
     @overload
     def submit(
@@ -202,8 +178,8 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         call = api.begin_task_run(task, parameters, wait_for=wait_for, dependencies=dependencies)
         is_nested = self.is_own_thread()
         if is_nested:
-            self._warn_when_saturated(task.name)
-        submission = Submission(call, self._threads(), is_nested, self._has_ended)
+            self._nested(call)
+        submission = Submission(call, self._threads(), self._execute, is_nested, self._has_ended)
         with self._lock:
             self._unended[submission.future] = submission
         submission.start()
@@ -217,9 +193,8 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        workers = self._max_workers or _default_max_workers()
         pool = WorkerPool(
-            workers,
+            self._thread_count(),
             f"headrace-{self.name}",
             lambda: helped_by(PoolHelp(pool, self._unended, self._cancelled)),
         )
@@ -279,24 +254,3 @@ class ThreadPoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         # by one of them; the last first, because what depends on a run was submitted after it.
         for submission in [one for one in reversed(submissions) if one.withdraw()]:
             submission.end_cancelled(NOT_STARTED)
-
-    def _warn_when_saturated(self, task_name: str) -> None:
-        if self._has_warned or not self._threads().is_saturated:
-            return
-        self._has_warned = True
-        _logger.warning(
-            "Task '%s' was submitted from inside a task while all %s workers of the task runner are busy:"
-            " it runs in the place of the task that waits for it. Give the task runner more `max_workers` to"
-            " have both run at once.",
-            task_name,
-            self._max_workers or _default_max_workers(),
-        )
-
-
-ConcurrentTaskRunner = ThreadPoolTaskRunner
-
-
-def _default_max_workers() -> int:
-    """As many threads as do no harm: the event loop of an async task takes three file descriptors."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _THREADS_MAX if soft == resource.RLIM_INFINITY else max(1, min(_THREADS_MAX, soft // 4))

@@ -1,0 +1,150 @@
+"""What a parent does for its child while a job runs: records for it, and remembers what it has not ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, cast
+
+from headrace.core.states import FINAL, StateType
+from headrace.execution.encoding import state_entry, state_from_proto
+from headrace.execution.processes.messages import Lost, Reply, Request
+from headrace.execution.processes.shipping import packed_error
+from headrace.recorder import get_recorder
+from headrace.runs import Owner, TaskRun
+from headrace.states import State, StateDetails
+from headrace.v1 import run_pb2, state_pb2
+from headrace.v1.record_service_pb2 import RecordEntry
+
+if TYPE_CHECKING:
+    from headrace.engine.tasks import TaskCall
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """Answers the requests of one child about one job; every public method but `serve` is one of them.
+
+    Args:
+        call: the task run that the child executes; its state follows what the child records.
+        send: takes a message to the child; from any thread.
+    """
+
+    def __init__(self, call: TaskCall | None, send: Callable[[object], object]) -> None:
+        self._call = call
+        self._send = send
+        self._unended: dict[str, run_pb2.Run] = {}
+        self._owned: set[str] = set()
+
+    def serve(self, request: Request) -> None:
+        """Do what is asked; the answer may go out later, from another thread."""
+        try:
+            method = _METHODS[request.method]
+            answer = method(self, *request.arguments)
+        except Exception as error:
+            self._send(Reply(request.number, error=packed_error(error)))
+            return
+        if isinstance(answer, Future):
+            pending = cast("Future[Any]", answer)
+            pending.add_done_callback(lambda done: self._reply_later(request.number, done))
+        else:
+            self._send(Reply(request.number, answer))
+
+    def _reply_later(self, number: int, done: Future[Any]) -> None:
+        error = done.exception()
+        reply = Reply(number, done.result()) if error is None else Reply(number, error=packed_error(error))
+        try:
+            self._send(reply)
+        except OSError:
+            pass  # the child has died meanwhile
+
+    def recorder_id(self) -> str:
+        """Of the sequence."""
+        return get_recorder().recorder_id
+
+    def post(self, blobs: list[bytes]) -> tuple[int, str | None]:
+        """Record; gives the last number, and why the run is not this process's any longer, or None."""
+        entries = [RecordEntry.FromString(blob) for blob in blobs]
+        seq = get_recorder().post(*entries)
+        for entry in entries:
+            self._follow(entry)
+        return seq, None if self._call is None else self._call.context.outermost.lost
+
+    def propose(self, blob: bytes) -> Future[Any]:
+        """Record a state and ask for the verdict."""
+        entry = RecordEntry.FromString(blob)
+        answer = get_recorder().propose(entry)
+        self._follow(entry)
+        return answer
+
+    def durable(self) -> Future[None]:
+        """Done when everything recorded so far is safe."""
+        recorder = get_recorder()
+        return recorder.durable(recorder.last_seq)
+
+    def begin_owner(self, run_id: str, attempt: int, fence: int) -> None:
+        """The child executes a run that is the top of its own tree."""
+
+        def lost(reason: str) -> None:
+            try:
+                self._send(Lost(run_id, reason))
+            except OSError:
+                pass  # the child has died meanwhile
+
+        get_recorder().begin_owner(run_id, attempt, fence, lost)
+        self._owned.add(run_id)
+
+    def end_owner(self, run_id: str) -> None:
+        """That run has ended."""
+        get_recorder().end_owner(run_id)
+        self._owned.discard(run_id)
+
+    def next_key(self, run_id: str, key: str) -> str:
+        """What tells the next call of a task apart, in the flow run with that id."""
+        flow = None if self._call is None else self._call.context.flow_context
+        if flow is None or flow.flow_run.id != run_id:
+            raise LookupError(f"Flow run '{run_id}' is not executed by the process that was asked.")
+        return flow.next_key(key)
+
+    def _follow(self, entry: RecordEntry) -> None:
+        kind = entry.WhichOneof("kind")
+        if kind == "run" and entry.run.HasField("state"):
+            self._unended[entry.run.id] = entry.run
+            self._enter(entry.run.id, entry.run.state)
+        elif kind == "state":
+            self._enter(entry.state.attempt.run_id, entry.state.state)
+
+    def _enter(self, run_id: str, message: state_pb2.State) -> None:
+        if StateType.from_number(message.type) in FINAL:
+            self._unended.pop(run_id, None)
+        if self._call is None or run_id != self._call.run.id:
+            return
+        run = self._call.run
+        run.state = state_from_proto(message, flow_run_id=run.flow_run_id, task_run_id=run.id)
+        if run.state.is_running():
+            run.run_count += 1
+            run.start_micros = run.start_micros or run.state.micros
+
+    def crash_unended(self, message: str) -> None:
+        """The child is dead: end CRASHED what it has begun and not ended, the newest first."""
+        recorder = get_recorder()
+        for begun in reversed(self._unended.values()):
+            owner = Owner(begun.owner_run_id, begun.attempt, begun.fence)
+            run = TaskRun(begun.id, begun.name, begun.root_run_id, owner)
+            now = time.time_ns() // 1000
+            state = State.at(now, StateType.CRASHED, "Crashed", StateDetails(), message)
+            recorder.post(state_entry(run, state))
+        for run_id in self._owned:
+            recorder.end_owner(run_id)
+
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "recorder_id": Desk.recorder_id,
+    "post": Desk.post,
+    "propose": Desk.propose,
+    "durable": Desk.durable,
+    "begin_owner": Desk.begin_owner,
+    "end_owner": Desk.end_owner,
+    "next_key": Desk.next_key,
+}

@@ -1,0 +1,144 @@
+"""The child's end of the channel, and the recorder of a child: it records through its parent.
+
+One process, one sequence: what a task in a child records stands between what its flow records before and
+after it, and when the child dies, its parent still knows everything that it has said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from headrace.execution.processes.messages import Cancel, Channel, Lost, Reply, Request, Stop
+from headrace.execution.processes.shipping import unpacked
+
+if TYPE_CHECKING:
+    from headrace.core.verdicts import Verdict
+    from headrace.recorder.api import LostCallback
+    from headrace.v1.record_service_pb2 import RecordEntry
+    from headrace.v1.state_pb2 import State
+
+__all__ = ["Parent", "RemoteRecorder"]
+
+
+class Parent:
+    """The process that started this one.
+
+    Args:
+        channel: to it.
+        on_job: called with each job, and with None when there will be no more.
+        on_cancel: called in a thread of its own when waits are to end.
+    """
+
+    def __init__(
+        self, channel: Channel, on_job: Callable[[Any], object], on_cancel: Callable[[], object]
+    ) -> None:
+        self._channel = channel
+        self._on_job = on_job
+        self._on_cancel = on_cancel
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future[Any]] = {}
+        self.lost_callbacks: dict[str, LostCallback] = {}
+
+    def listen(self) -> None:
+        """Read what the parent says, in a thread, until the parent is gone: then this process ends."""
+        threading.Thread(target=self._listen, name="headrace-parent", daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self._channel.receive()
+            except (EOFError, OSError):
+                # Nobody can be told any more what happens here.
+                os._exit(1)
+            if isinstance(message, Stop):
+                self._on_job(None)
+            elif isinstance(message, Reply):
+                self._answer(message)
+            elif isinstance(message, Lost):
+                callback = self.lost_callbacks.pop(message.run_id, None)
+                if callback is not None:
+                    callback(message.reason)
+            elif isinstance(message, Cancel):
+                # Not here: it may ask the parent, and the answer comes here.
+                threading.Thread(target=self._on_cancel, name="headrace-cancel", daemon=True).start()
+            else:
+                self._on_job(message)
+
+    def _answer(self, reply: Reply) -> None:
+        future = self._waiting.pop(reply.number)
+        if reply.error is None:
+            future.set_result(reply.value)
+        else:
+            future.set_exception(unpacked(reply.error))
+
+    def send(self, message: object) -> None:
+        """Say something that needs no answer."""
+        self._channel.send(message)
+
+    def ask(self, method: str, *arguments: Any) -> Future[Any]:
+        """Call a method of the parent's `Desk`."""
+        number = next(self._numbers)
+        answer: Future[Any] = Future()
+        answer.set_running_or_notify_cancel()
+        self._waiting[number] = answer
+        self._channel.send(Request(number, method, arguments))
+        return answer
+
+
+class RemoteRecorder:
+    """A `Recorder` whose entries go to the recorder of the parent.
+
+    Args:
+        parent: records.
+        on_lost: called with the reason when the run that the child executes is not its own any longer.
+    """
+
+    def __init__(self, parent: Parent, on_lost: Callable[[str], object]) -> None:
+        self._parent = parent
+        self._on_lost = on_lost
+        self._last_seq = 0
+
+    @property
+    def recorder_id(self) -> str:
+        recorder_id: str = self._parent.ask("recorder_id").result()
+        return recorder_id
+
+    @property
+    def last_seq(self) -> int:
+        return self._last_seq
+
+    def post(self, *entries: RecordEntry) -> int:
+        blobs = [entry.SerializeToString() for entry in entries]
+        seq, lost = self._parent.ask("post", blobs).result()
+        self._last_seq = max(self._last_seq, seq)
+        if lost is not None:
+            self._on_lost(lost)
+        return self._last_seq
+
+    def propose(self, entry: RecordEntry) -> Future[Verdict[State]]:
+        return self._parent.ask("propose", entry.SerializeToString())
+
+    def durable(self, seq: int) -> Future[None]:
+        # The parent's newest entry, since a proposal is not in `last_seq` here.
+        return self._parent.ask("durable")
+
+    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
+        if on_lost is not None:
+            self._parent.lost_callbacks[run_id] = on_lost
+        self._parent.ask("begin_owner", run_id, attempt, fence).result()
+
+    def end_owner(self, run_id: str) -> None:
+        self._parent.lost_callbacks.pop(run_id, None)
+        self._parent.ask("end_owner", run_id).result()
+
+    def flush(self, timeout_seconds: float) -> bool:
+        try:
+            self.durable(self._last_seq).result(timeout_seconds)
+        except TimeoutError:
+            return False
+        return True

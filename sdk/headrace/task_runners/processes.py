@@ -1,0 +1,183 @@
+"""Tasks in processes of their own on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from headrace.exceptions import SerializationError
+from headrace.execution import api
+from headrace.settings import get_current_settings
+from headrace.task_runners.base import PoolTaskRunner, logger
+
+if TYPE_CHECKING:
+    from headrace.context_transfer import Describer
+    from headrace.engine.tasks import TaskCall
+    from headrace.execution.processes.children import Children
+    from headrace.execution.processes.messages import Ended, Job
+
+__all__ = ["ProcessPoolTaskRunner"]
+
+
+class ProcessPoolTaskRunner(PoolTaskRunner):
+    """Runs tasks in processes of their own, so that Python code runs on several processors at once.
+
+    Processes are started anew, never forked, when there is work for them, and serve until the flow run ends.
+    Task, arguments and result are pickled (cloudpickle: what `__main__` defines, local functions and lambdas
+    too; no `if __name__ == "__main__":` is needed). What cannot be pickled fails its task, and no other.
+    Futures among the arguments become values before they are sent. The settings, the environment, the tags
+    and the runs around a task are those of its submission; context variables of the program stay behind.
+
+    A process that is killed ends its task CRASHED; the next task gets a new process. What a task submits
+    itself runs in threads of its process, and has ended when the task has.
+
+    When the body of the flow ends, as many tasks as there are workers are waited for, in the order of
+    submission; those beyond them that have not started end CANCELLED.
+
+    Args:
+        max_workers: how many processes there are at most. Default: the setting
+            `tasks.runner.process_pool.max_workers`, else the number of processors that this process may use.
+        initializer: called in each process before its first task. If it fails, so do the tasks.
+        initargs: arguments for it.
+
+    Raises:
+        ValueError: `max_workers` is less than 1.
+        TypeError: `initializer` cannot be called.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if max_workers is None:
+            max_workers = get_current_settings().tasks_runner_process_pool_max_workers or _processors()
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, got {initializer!r}")
+        super().__init__(max_workers)
+        self._initializer = initializer
+        self._initargs = tuple(initargs)
+        self._children: Children | None = None
+        self._describer: Describer | None = None
+
+    def duplicate(self) -> Self:
+        return type(self)(self._max_workers, self._initializer, self._initargs)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ProcessPoolTaskRunner):
+            return NotImplemented
+        return type(self) is type(other) and self._configuration == other._configuration
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._max_workers, self._initializer))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(max_workers={self._max_workers})"
+
+    @property
+    def _configuration(self) -> tuple[Any, ...]:
+        return self._max_workers, self._initializer, self._initargs
+
+    def cancel_all(self) -> None:
+        super().cancel_all()
+        if self._children is not None:
+            self._children.cancel_all()
+
+    def __enter__(self) -> Self:
+        """Start the runner.
+
+        Raises:
+            SerializationError: the initializer or its arguments cannot be pickled.
+        """
+        # Not with the module: flows that run in threads have no use for it.
+        from headrace.context_transfer import Describer
+        from headrace.execution.processes.children import Children
+        from headrace.execution.processes.shipping import packed
+
+        call = None if self._initializer is None else packed((self._initializer, self._initargs))
+        super().__enter__()
+        self._children = Children(call)
+        self._describer = Describer()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(exc_type, exc, traceback)
+        if self._children is not None:
+            self._children.close()
+
+    def _thread_count(self) -> int:
+        return self._max_workers or 1
+
+    def _execute(self, call: TaskCall) -> None:
+        from headrace.execution.processes.children import ChildDied
+        from headrace.execution.processes.messages import Refused
+        from headrace.execution.processes.shipping import packed_call, unpacked
+
+        if api.prepare_task_run(call) is not None:
+            return
+        assert self._children is not None
+        try:
+            blob = packed_call(call.context.task, call.context.parameters)
+            ended = self._children.run(call, lambda is_cancelled: self._job(call, blob, is_cancelled))
+        except (SerializationError, OSError) as error:
+            api.fail_task_run(call, error)
+        except ChildDied as death:
+            if call.run.state is None or not call.run.state.is_final():
+                api.crash_task_run(call, str(death))
+        else:
+            if isinstance(ended, Refused):
+                api.fail_task_run(call, unpacked(ended.error))
+            else:
+                _take_over(call, ended)
+
+    def _job(self, call: TaskCall, blob: bytes, is_cancelled: bool) -> Job:
+        from headrace.context_transfer import portable_run, serialized
+        from headrace.execution.processes.messages import Job
+
+        context = call.context
+        run: Any = portable_run(call.run)
+        return Job(
+            call=blob,
+            run=run,
+            log_prints=context.log_prints,
+            persist_result=context.persist_result,
+            context=serialized(self._describer),
+            environment=dict(os.environ),
+            is_cancelled=is_cancelled,
+        )
+
+
+def _take_over(call: TaskCall, ended: Ended) -> None:
+    """The run as its process has left it."""
+    from headrace.execution.processes.shipping import unpacked
+
+    run = call.run
+    for name, value in ended.changes.items():
+        setattr(run, name, value)
+    run.state = ended.state
+    if ended.data is not None:
+        try:
+            data = unpacked(ended.data)
+        except SerializationError as error:
+            logger.error("The result of task run '%s' cannot be read here: %s", run.name, error)
+        else:
+            run.state = ended.state.with_data(data)
+            if run.state.is_completed() and call.context.flow_context is not None:
+                call.context.flow_context.origins.remember(data, run.id)
+    if ended.error is not None:
+        raise unpacked(ended.error)
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
