@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -79,16 +79,14 @@ def portable_run(run: FlowRun | TaskRun) -> FlowRun | TaskRun:
 
 
 def _pickled_definition(definition: Any) -> bytes:
-    try:
+    """A flow or task, with as much of it as can be pickled."""
+    with suppress(SerializationError):
         return _PICKLE.dumps(definition)
-    except SerializationError:
-        # Its function stays where it is; everything else about it is known elsewhere too.
-        stand_in: Any = type(definition)(_elsewhere, name=definition.name, version=definition.version)
-        return _PICKLE.dumps(stand_in)
-
-
-def _elsewhere() -> None:
-    raise RuntimeError("This function could not be pickled: it can be called in its own process only.")
+    # Its function stays where it is, and its hooks too, if need be.
+    bodiless = definition.without_body()
+    with suppress(SerializationError):
+        return _PICKLE.dumps(bodiless)
+    return _PICKLE.dumps(type(definition)(bodiless.fn, name=definition.name, version=definition.version))
 
 
 def _pickled(parameters: Mapping[str, Any]) -> Generator[tuple[str, bytes | None]]:

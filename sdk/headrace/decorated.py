@@ -126,6 +126,12 @@ class Decorated(Generic[P, R]):
         """What to decorate again for the same function with other options."""
         return self.fn if self._descriptor is None else self._descriptor
 
+    def without_body(self) -> Self:
+        """A copy for another process, of all but the function, which may be called in this process only."""
+        copied = copy.copy(self)
+        copied._adopt(_elsewhere)
+        return copied
+
     def __copy__(self) -> Self:
         copied: Self = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)
@@ -143,6 +149,10 @@ class Decorated(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _elsewhere() -> None:
+    raise RuntimeError("This function could not be pickled: it can be called in its own process only.")
 
 
 def _restored(cls: type[Any], attributes: dict[str, Any]) -> Any:

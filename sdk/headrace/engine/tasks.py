@@ -290,7 +290,7 @@ async def _attempt(
 
 
 async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
-    """Resolve the arguments of a call whose body another process is to run.
+    """Resolve the arguments of a call whose body another process is to run, once its flow run is not paused.
 
     Returns:
         The newest state of the run when the body must not run: an upstream did not complete, say.
@@ -298,19 +298,20 @@ async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
     Raises:
         BaseException: execution was ended from outside; the run is CRASHED.
     """
-    if call.is_ready:
-        return None
     context = call.context
     journal = _journal(ops, context)
+    flow = context.flow_context
     with context:
         try:
-            outcome = await _prepare(ops, call, journal, named=False)
-        except (Abort, Pause):
+            outcome = None if call.is_ready else await _prepare(ops, call, journal, named=False)
+            if outcome is not None:
+                return outcome.state
+            return None if flow is None else await until_flow_runs(ops, flow, journal)
+        except (Abort, Cancel, Pause):
             raise
         except BaseException as error:
             _crash(ops, context, journal, error)
             raise
-    return outcome.state if outcome is not None else None
 
 
 async def fail_elsewhere(ops: Ops, call: TaskCall, error: Exception) -> State[Any]:

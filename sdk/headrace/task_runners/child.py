@@ -177,7 +177,11 @@ class _Outlet:
             return self._blob
         if isinstance(state.data, BaseException):
             return packed_error(state.data)
-        return packed(state.data)
+        try:
+            return packed(state.data)
+        except SerializationError:
+            # Not what the body has returned just now: it was found where results are kept.
+            return None
 
 
 def _run(call: TaskCall) -> None:

@@ -74,6 +74,9 @@ class ProcessPoolTaskRunner(PoolTaskRunner):
     def __hash__(self) -> int:
         return hash((type(self), self._max_workers, self._initializer))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._configuration
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(max_workers={self._max_workers})"
 

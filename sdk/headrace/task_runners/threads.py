@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from headrace.execution import api
 from headrace.settings import get_current_settings
@@ -56,6 +56,9 @@ class ThreadPoolTaskRunner(PoolTaskRunner):
 
     def __hash__(self) -> int:
         return hash((type(self), self._max_workers))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._max_workers,)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(max_workers={self._max_workers})"

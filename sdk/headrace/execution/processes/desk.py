@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace.core.states import FINAL, StateType
@@ -83,16 +84,21 @@ class Desk:
         recorder = get_recorder()
         return recorder.durable(recorder.last_seq)
 
+    def connected(self) -> Future[None]:
+        """Done when a server has answered."""
+        return get_recorder().connected()
+
     def begin_owner(self, run_id: str, attempt: int, fence: int) -> None:
         """The child executes a run that is the top of its own tree."""
 
-        def lost(reason: str) -> None:
+        def tell(reason: str, *, is_suspended: bool) -> None:
             try:
-                self._send(Lost(run_id, reason))
+                self._send(Lost(run_id, reason, is_suspended))
             except OSError:
                 pass  # the child has died meanwhile
 
-        get_recorder().begin_owner(run_id, attempt, fence, lost)
+        lost, suspended = partial(tell, is_suspended=False), partial(tell, is_suspended=True)
+        get_recorder().begin_owner(run_id, attempt, fence, lost, suspended)
         self._owned.add(run_id)
 
     def end_owner(self, run_id: str) -> None:
@@ -144,6 +150,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "post": Desk.post,
     "propose": Desk.propose,
     "durable": Desk.durable,
+    "connected": Desk.connected,
     "begin_owner": Desk.begin_owner,
     "end_owner": Desk.end_owner,
     "next_key": Desk.next_key,

@@ -93,10 +93,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A run that the child owns is not its own any longer."""
+    """A run that the child owns is not its own any longer, or is to be left at its next task boundary."""
 
     run_id: str
     reason: str
+    is_suspended: bool
 
 
 @dataclass(frozen=True, slots=True)

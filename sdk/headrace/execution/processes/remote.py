@@ -18,7 +18,7 @@ from headrace.execution.processes.shipping import unpacked
 
 if TYPE_CHECKING:
     from headrace.core.verdicts import Verdict
-    from headrace.recorder.api import LostCallback
+    from headrace.recorder.api import LostCallback, SuspendedCallback
     from headrace.v1.record_service_pb2 import RecordEntry
     from headrace.v1.state_pb2 import State
 
@@ -42,7 +42,7 @@ class Parent:
         self._on_cancel = on_cancel
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Any]] = {}
-        self.lost_callbacks: dict[str, LostCallback] = {}
+        self.owners: dict[str, tuple[LostCallback | None, SuspendedCallback | None]] = {}
 
     def listen(self) -> None:
         """Read what the parent says, in a thread, until the parent is gone: then this process ends."""
@@ -60,14 +60,18 @@ class Parent:
             elif isinstance(message, Reply):
                 self._answer(message)
             elif isinstance(message, Lost):
-                callback = self.lost_callbacks.pop(message.run_id, None)
-                if callback is not None:
-                    callback(message.reason)
+                self._tell_owner(message)
             elif isinstance(message, Cancel):
                 # Not here: it may ask the parent, and the answer comes here.
                 threading.Thread(target=self._on_cancel, name="headrace-cancel", daemon=True).start()
             else:
                 self._on_job(message)
+
+    def _tell_owner(self, message: Lost) -> None:
+        on_lost, on_suspended = self.owners.get(message.run_id, (None, None))
+        callback = on_suspended if message.is_suspended else on_lost
+        if callback is not None:
+            callback(message.reason)
 
     def _answer(self, reply: Reply) -> None:
         future = self._waiting.pop(reply.number)
@@ -127,13 +131,22 @@ class RemoteRecorder:
         # The parent's newest entry, since a proposal is not in `last_seq` here.
         return self._parent.ask("durable")
 
-    def begin_owner(self, run_id: str, attempt: int, fence: int, on_lost: LostCallback | None = None) -> None:
-        if on_lost is not None:
-            self._parent.lost_callbacks[run_id] = on_lost
+    def connected(self) -> Future[None]:
+        return self._parent.ask("connected")
+
+    def begin_owner(
+        self,
+        run_id: str,
+        attempt: int,
+        fence: int,
+        on_lost: LostCallback | None = None,
+        on_suspended: SuspendedCallback | None = None,
+    ) -> None:
+        self._parent.owners[run_id] = (on_lost, on_suspended)
         self._parent.ask("begin_owner", run_id, attempt, fence).result()
 
     def end_owner(self, run_id: str) -> None:
-        self._parent.lost_callbacks.pop(run_id, None)
+        self._parent.owners.pop(run_id, None)
         self._parent.ask("end_owner", run_id).result()
 
     def flush(self, timeout_seconds: float) -> bool:
