@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -199,3 +200,32 @@ async def test_the_database_refuses_what_the_rules_forbid(
     statement = statement.format(true="1" if dialect_of(database_url) == "sqlite" else "true")
     with pytest.raises(sa.exc.IntegrityError):
         await _run_sync(database_url, lambda connection: connection.exec_driver_sql(statement))
+
+
+def _at_first_revision(connection: sa.Connection) -> None:
+    """The schema of the first revision, with a flow in it."""
+    config = migrations._config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+    id = "6e9d3c1e-58a7-5f0c-9a51-3f0de2c1b7a4"
+    value = f"x'{id.replace('-', '')}'" if connection.dialect.name == "sqlite" else f"'{id}'"
+    connection.exec_driver_sql(f"INSERT INTO flows (id, name, create_time) VALUES ({value}, 'old', 1)")
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_a_database_of_the_first_revision_is_brought_up_to_date_with_its_data(
+    dialect: str, request: pytest.FixtureRequest, clock: ManualClock
+) -> None:
+    old, new = (request.getfixturevalue(name) for name in (f"empty_{dialect}_url", f"{dialect}_url"))
+    await _run_sync(old, _at_first_revision)
+    with pytest.raises(migrations.SchemaTooOld, match="0001"):
+        await open_database(old, clock=clock)
+    await migrations.upgrade(old)
+    assert await _run_sync(old, _described) == await _run_sync(new, _described)
+    database = await open_database(old, clock=clock)
+    flows, _ = await database.reader.list_flows()
+    assert [flow.name for flow in flows] == ["old"]
+    recording = Recording(database)
+    await recording.open()
+    await recording.run_through(flow_run("old"), ["PENDING", "RUNNING", "COMPLETED"])
+    await database.close()
