@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pathlib
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -114,6 +117,36 @@ def test_a_process_killed_while_it_has_nothing_to_do_is_replaced(recorder: Memor
 
     run()
     assert {one.names[-1] for one in recorder.all("pid")} == {"Completed"}
+
+
+ORPHANS = """
+import time
+from headrace import flow, task
+from headrace.task_runners import ProcessPoolTaskRunner
+
+@task
+def hang():
+    print("inside", flush=True)
+    time.sleep(600)
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+def run():
+    hang.submit().result()
+
+run()
+"""
+
+
+def test_processes_leave_when_their_parent_is_killed(tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    environment = {**os.environ, "HEADRACE_HOME": str(tmp_path / "home")}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"inside\n"
+        program.kill()
+        # The end of the stream: nobody holds the other side any more.
+        assert program.communicate(timeout=60)[0] == b""
 
 
 def test_what_cannot_be_pickled_fails_its_task_only(recorder: MemoryRecorder) -> None:
