@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace import flow, task
+from headrace.cache_policies import NO_CACHE
 from headrace.execution import blocking, loop
 from headrace.recorder import process
 from headrace.states import Cancelled, Completed, Crashed, Failed, Paused, Pending, Running
@@ -88,7 +89,7 @@ def sync_subject(decorate: Any, bodies: Bodies, given_options: dict[str, Any]) -
     def body() -> Any:
         attempt = bodies.next()
         for outcome in attempt.subtasks:
-            task(OUTCOMES[outcome], name="sub")(return_state=True)
+            task(OUTCOMES[outcome], name="sub", cache_policy=NO_CACHE)(return_state=True)
         return OUTCOMES[attempt.outcome]()
 
     return lambda: decorate(body, name="it", **given_options)(return_state=True)
@@ -105,7 +106,7 @@ def async_subject(decorate: Any, bodies: Bodies, given_options: dict[str, Any]) 
     async def body() -> Any:
         attempt = bodies.next()
         for outcome in attempt.subtasks:
-            await task(suspending(outcome), name="sub")(return_state=True)
+            await task(suspending(outcome), name="sub", cache_policy=NO_CACHE)(return_state=True)
         return OUTCOMES[attempt.outcome]()
 
     return lambda: asyncio.run(decorate(body, name="it", **given_options)(return_state=True))
