@@ -67,3 +67,6 @@ class Script:
     ) -> None:
         if self.process.poll() is None:
             self.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -73,6 +73,7 @@ def test_runs_and_their_lines_are_with_a_server_of_their_own() -> None:
 
 def test_nothing_is_left() -> None:
     settings, environment, threads = get_current_settings(), dict(os.environ), _own_threads()
+    children = _children()
     with headrace_test_harness() as harness:
         doubled([1])
         server = int(_server_pid(harness))
@@ -82,7 +83,12 @@ def test_nothing_is_left() -> None:
     assert get_current_settings() is settings
     assert dict(os.environ) == environment
     assert _own_threads() == threads
-    assert list(pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()) == []
+    assert _children() == children
+
+
+def _children() -> set[str]:
+    """Processes that this one has started, those of other tests among them."""
+    return set(pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
 
 
 def _server_pid(harness: Harness) -> str:
