@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -17,6 +18,20 @@ __all__ = ["get_client"]
 # forked while a stream is open, dies of SIGSEGV.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what asyncio says when gRPC's poller, which all event loops of a process share, is late.
+
+    It wakes a loop for an answer that another has taken, or has an answer for a loop that was closed
+    meanwhile. Nobody loses anything by it (github.com/grpc/grpc/issues/25364).
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    is_late = isinstance(error, BlockingIOError) or str(error) == "Event loop is closed"
+    return not (is_late and "PollerCompletionQueue" in record.getMessage())
+
+
+logging.getLogger("asyncio").addFilter(_is_news)
 
 
 @overload
