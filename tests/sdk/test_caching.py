@@ -426,10 +426,10 @@ def test_one_thread_runs_and_nine_wait(make: Any, tmp_path: Path, recorder: Memo
     assert sorted(hits(recorder)) == ["Cached"] * 9 + ["Completed"]
 
 
-async def test_one_coroutine_runs_and_nine_wait(recorder: MemoryRecorder) -> None:
+async def test_one_coroutine_runs_and_nine_wait(place: Path, recorder: MemoryRecorder) -> None:
     body = Counted()
 
-    @task(name="step", cache_policy=serializable(MemoryLockManager()))
+    @task(name="step", cache_policy=serializable(MemoryLockManager()), result_storage=place)
     async def step(x: int) -> int:
         await asyncio.sleep(0)
         return body()
