@@ -139,7 +139,7 @@ def leave() -> None:
 ENDINGS: list[tuple[str, Callable[[], Any], str, str]] = [
     ("fails", fail, "Failed", "encountered an exception: KeyError: 'missing'"),
     ("leaves", leave, "Crashed", "Execution was aborted by Python system exit call."),
-    ("is slow", lambda: time.sleep(30), "TimedOut", "exceeded timeout of 0.05 second(s)"),
+    ("is slow", lambda: time.sleep(30), "TimedOut", "exceeded timeout of 0.25 second(s)"),
     ("skips", lambda: Completed(name="Skipped", message="nothing new", data=3), "Skipped", "nothing new"),
     ("gives up", lambda: Failed(message="by hand"), "Failed", "by hand"),
     ("is cancelled", lambda: Cancelled(message="enough"), "Cancelled", "enough"),
@@ -153,7 +153,7 @@ def test_endings(
     decorate: Any, what: str, body: Callable[[], Any], name: str, message: str, recorded: Server
 ) -> None:
     try:
-        local = decorate(body, name="it", timeout_seconds=0.05)(return_state=True)
+        local = decorate(body, name="it", timeout_seconds=0.25)(return_state=True)
     except SystemExit:
         assert process.current().flush(10)
         local = None
