@@ -20,6 +20,8 @@ from headrace.v1.run_pb2 import RunFilter
 
 # The recorder speaks it, on a stream of its own.
 NOT_FOR_CLIENTS = {"RecordService.Record"}
+# In the schema, and not yet served.
+NOT_SERVED = {"DeploymentService", "ScheduleService", "WorkPoolService", "WorkerService"}
 
 
 def _calls() -> Iterator[tuple[str, str]]:
@@ -28,7 +30,8 @@ def _calls() -> Iterator[tuple[str, str]]:
         if module.name.endswith("_service_pb2"):
             file = importlib.import_module(f"headrace.v1.{module.name}").DESCRIPTOR
             for service in file.services_by_name.values():
-                yield from ((service.name, method.name) for method in service.methods)
+                if service.name not in NOT_SERVED:
+                    yield from ((service.name, method.name) for method in service.methods)
 
 
 CALLS = sorted(_calls())

@@ -68,6 +68,62 @@ RUN_ORDER_NAME_ASC: RunOrder.ValueType  # 4
 RUN_ORDER_CREATE_TIME_ASC: RunOrder.ValueType  # 5
 Global___RunOrder: _TypeAlias = RunOrder  # noqa: Y015
 
+class _BlockingCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BlockingCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockingCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BLOCKING_CAUSE_UNSPECIFIED: _BlockingCause.ValueType  # 0
+    BLOCKING_CAUSE_NONE: _BlockingCause.ValueType  # 1
+    """it runs, or has ended"""
+    BLOCKING_CAUSE_NOT_DUE: _BlockingCause.ValueType  # 2
+    BLOCKING_CAUSE_DEPLOYMENT_PAUSED: _BlockingCause.ValueType  # 3
+    BLOCKING_CAUSE_OVERLAP: _BlockingCause.ValueType  # 4
+    BLOCKING_CAUSE_NO_WORK_POOL: _BlockingCause.ValueType  # 5
+    BLOCKING_CAUSE_WORK_POOL_PAUSED: _BlockingCause.ValueType  # 6
+    BLOCKING_CAUSE_WORK_QUEUE_PAUSED: _BlockingCause.ValueType  # 7
+    BLOCKING_CAUSE_NO_WORKER: _BlockingCause.ValueType  # 8
+    BLOCKING_CAUSE_NO_MATCHING_WORKER: _BlockingCause.ValueType  # 9
+    BLOCKING_CAUSE_NO_CREDIT: _BlockingCause.ValueType  # 10
+    BLOCKING_CAUSE_WORK_QUEUE_LIMIT: _BlockingCause.ValueType  # 11
+    BLOCKING_CAUSE_WORK_POOL_LIMIT: _BlockingCause.ValueType  # 12
+    BLOCKING_CAUSE_DEPLOYMENT_LIMIT: _BlockingCause.ValueType  # 13
+    BLOCKING_CAUSE_CONCURRENCY_LIMIT: _BlockingCause.ValueType  # 14
+    BLOCKING_CAUSE_TURN: _BlockingCause.ValueType  # 15
+    BLOCKING_CAUSE_RETRY_DELAY: _BlockingCause.ValueType  # 16
+    BLOCKING_CAUSE_PAUSED: _BlockingCause.ValueType  # 17
+    BLOCKING_CAUSE_OFFERED: _BlockingCause.ValueType  # 18
+    BLOCKING_CAUSE_INFRASTRUCTURE: _BlockingCause.ValueType  # 19
+    BLOCKING_CAUSE_UPSTREAM: _BlockingCause.ValueType  # 20
+
+class BlockingCause(_BlockingCause, metaclass=_BlockingCauseEnumTypeWrapper):
+    """In the order in which they are looked for."""
+
+BLOCKING_CAUSE_UNSPECIFIED: BlockingCause.ValueType  # 0
+BLOCKING_CAUSE_NONE: BlockingCause.ValueType  # 1
+"""it runs, or has ended"""
+BLOCKING_CAUSE_NOT_DUE: BlockingCause.ValueType  # 2
+BLOCKING_CAUSE_DEPLOYMENT_PAUSED: BlockingCause.ValueType  # 3
+BLOCKING_CAUSE_OVERLAP: BlockingCause.ValueType  # 4
+BLOCKING_CAUSE_NO_WORK_POOL: BlockingCause.ValueType  # 5
+BLOCKING_CAUSE_WORK_POOL_PAUSED: BlockingCause.ValueType  # 6
+BLOCKING_CAUSE_WORK_QUEUE_PAUSED: BlockingCause.ValueType  # 7
+BLOCKING_CAUSE_NO_WORKER: BlockingCause.ValueType  # 8
+BLOCKING_CAUSE_NO_MATCHING_WORKER: BlockingCause.ValueType  # 9
+BLOCKING_CAUSE_NO_CREDIT: BlockingCause.ValueType  # 10
+BLOCKING_CAUSE_WORK_QUEUE_LIMIT: BlockingCause.ValueType  # 11
+BLOCKING_CAUSE_WORK_POOL_LIMIT: BlockingCause.ValueType  # 12
+BLOCKING_CAUSE_DEPLOYMENT_LIMIT: BlockingCause.ValueType  # 13
+BLOCKING_CAUSE_CONCURRENCY_LIMIT: BlockingCause.ValueType  # 14
+BLOCKING_CAUSE_TURN: BlockingCause.ValueType  # 15
+BLOCKING_CAUSE_RETRY_DELAY: BlockingCause.ValueType  # 16
+BLOCKING_CAUSE_PAUSED: BlockingCause.ValueType  # 17
+BLOCKING_CAUSE_OFFERED: BlockingCause.ValueType  # 18
+BLOCKING_CAUSE_INFRASTRUCTURE: BlockingCause.ValueType  # 19
+BLOCKING_CAUSE_UPSTREAM: BlockingCause.ValueType  # 20
+Global___BlockingCause: _TypeAlias = BlockingCause  # noqa: Y015
+
 @_typing.final
 class CreateRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -1251,3 +1307,165 @@ class WatchRunInputsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchRunInputsResponse: _TypeAlias = WatchRunInputsResponse  # noqa: Y015
+
+@_typing.final
+class RetryRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STATE_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    state_id: _builtins.str
+    """UUIDv7 of the state to write: the same id sent twice retries once."""
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp:
+        """Absent: now."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        state_id: _builtins.str = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduled_time", b"scheduled_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "scheduled_time", b"scheduled_time", "state_id", b"state_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunRequest: _TypeAlias = RetryRunRequest  # noqa: Y015
+
+@_typing.final
+class RetryRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdict(self) -> Global___ProposeStateResponse: ...
+    def __init__(
+        self,
+        *,
+        verdict: Global___ProposeStateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunResponse: _TypeAlias = RetryRunResponse  # noqa: Y015
+
+@_typing.final
+class RescheduleRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STATE_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    state_id: _builtins.str
+    """UUIDv7 of the state to write: the same id sent twice reschedules once."""
+    @_builtins.property
+    def scheduled_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        state_id: _builtins.str = ...,
+        scheduled_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduled_time", b"scheduled_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "scheduled_time", b"scheduled_time", "state_id", b"state_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RescheduleRunRequest: _TypeAlias = RescheduleRunRequest  # noqa: Y015
+
+@_typing.final
+class RescheduleRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdict(self) -> Global___ProposeStateResponse: ...
+    def __init__(
+        self,
+        *,
+        verdict: Global___ProposeStateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RescheduleRunResponse: _TypeAlias = RescheduleRunResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRunRequest: _TypeAlias = ExplainRunRequest  # noqa: Y015
+
+@_typing.final
+class ExplainRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    HOLDER_RUN_IDS_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    cause: Global___BlockingCause.ValueType
+    message: _builtins.str
+    """In words, with names and figures."""
+    remedy: _builtins.str
+    """What would lift it, in words."""
+    subject: _builtins.str
+    """The limit, pool, queue, deployment or worker that the cause is about."""
+    position: _builtins.int
+    """Place in the queue, from 1; 0: unknown."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it is lifted by itself, where that is known."""
+
+    @_builtins.property
+    def holder_run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs that hold what the run waits for; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        cause: Global___BlockingCause.ValueType = ...,
+        message: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        holder_run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        subject: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "holder_run_ids", b"holder_run_ids", "message", b"message", "position", b"position", "remedy", b"remedy", "subject", b"subject", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRunResponse: _TypeAlias = ExplainRunResponse  # noqa: Y015
