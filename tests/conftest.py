@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests.support import databases
@@ -17,6 +18,11 @@ from tests.support.postgres import Cluster, provide_cluster
 from tests.support.servers import ServerProcess
 
 DIALECTS = ["sqlite", "postgresql"]
+# What a change broke is told apart from what was never looked at: everybody runs the same examples, and
+# HYPOTHESIS_PROFILE=explore looks at new ones.
+hypothesis.settings.register_profile("same", derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b|\bid='\d{9,}'")
 
 

@@ -46,6 +46,8 @@ def keep_books(
 ) -> Books:
     """The books after the run has entered a state of `type`.
 
+    A pause that ends adds no try, unless the run was paused before it ever ran.
+
     RUNNING after RUNNING is the same try, unless `is_retry` says that it is another one: a retry without a
     delay goes from Running to Retrying with nothing in between.
 
@@ -62,7 +64,7 @@ def keep_books(
     if type is RUNNING:
         if start is None:
             start = timestamp
-        if (old is not RUNNING or is_retry) and not resuming:
+        if (old is not RUNNING or is_retry) and not (resuming and run_count):
             run_count += 1
         resuming = False
         end = None

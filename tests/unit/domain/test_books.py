@@ -52,6 +52,12 @@ def test_pauses_do_not_count() -> None:
     assert (books.total_run_time, books.run_count) == (20, 1)
 
 
+def test_a_run_that_was_paused_before_it_ran_is_counted_when_it_runs() -> None:
+    books = keep_books(Books(), StateType.PAUSED, 5)
+    books = keep_books(books._replace(is_resuming=True), StateType.RUNNING, 9)
+    assert (books.run_count, books.start_time, books.is_resuming) == (1, 9, False)
+
+
 def test_running_again_while_running_is_no_other_run() -> None:
     books = after(("RUNNING", 10), ("RUNNING", 15), ("COMPLETED", 20))
     assert (books.run_count, books.total_run_time) == (1, 10)
