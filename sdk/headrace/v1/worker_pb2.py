@@ -27,7 +27,7 @@ from headrace.v1 import record_service_pb2 as headrace_dot_v1_dot_record__servic
 from headrace.v1 import run_pb2 as headrace_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/worker.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/v1/record_service.proto\x1a\x15headrace/v1/run.proto\"\xf8\x05\n\x06Worker\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\twork_pool\x18\x03 \x01(\tR\x08workPool\x12\x12\n\x04type\x18\x04 \x01(\tR\x04type\x12\x1f\n\x0bwork_queues\x18\x05 \x03(\tR\nworkQueues\x12\x1b\n\ttask_keys\x18\x06 \x03(\tR\x08taskKeys\x12\x37\n\x06labels\x18\x07 \x03(\x0b\x32\x1f.headrace.v1.Worker.LabelsEntryR\x06labels\x12\x41\n\x0c\x63\x61pabilities\x18\x08 \x03(\x0e\x32\x1d.headrace.v1.WorkerCapabilityR\x0c\x63\x61pabilities\x12/\n\x05slots\x18\t \x03(\x0b\x32\x19.headrace.v1.SlotCapacityR\x05slots\x12&\n\x03sdk\x18\n \x01(\x0b\x32\x14.headrace.v1.SdkInfoR\x03sdk\x12\x31\n\x06status\x18\x0b \x01(\x0e\x32\x19.headrace.v1.WorkerStatusR\x06status\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12J\n\x13last_heartbeat_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11lastHeartbeatTime\x12,\n\x04held\x18\x0e \x03(\x0b\x32\x18.headrace.v1.HeldAttemptR\x04held\x12\x1d\n\nsession_id\x18\x0f \x01(\tR\tsessionId\x12#\n\rsession_epoch\x18\x10 \x01(\x04R\x0csessionEpoch\x12\x1d\n\nreplica_id\x18\x11 \x01(\tR\treplicaId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\":\n\x0cSlotCapacity\x12\x14\n\x04kind\x18\x01 \x01(\tB\x00R\x04kind\x12\x14\n\x05total\x18\x02 \x01(\rR\x05total\"u\n\x0bHeldAttempt\x12\x33\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\x07\x61ttempt\x12\x31\n\x05phase\x18\x02 \x01(\x0e\x32\x19.headrace.v1.AttemptPhaseB\x00R\x05phase*~\n\x0cWorkerStatus\x12\x1d\n\x19WORKER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATUS_ONLINE\x10\x01\x12\x19\n\x15WORKER_STATUS_OFFLINE\x10\x02\x12\x1a\n\x16WORKER_STATUS_DRAINING\x10\x03*\xc9\x01\n\x10WorkerCapability\x12!\n\x1dWORKER_CAPABILITY_UNSPECIFIED\x10\x00\x12#\n\x1fWORKER_CAPABILITY_BLOB_PAYLOADS\x10\x01\x12%\n!WORKER_CAPABILITY_GRACEFUL_CANCEL\x10\x02\x12&\n\"WORKER_CAPABILITY_SURVIVES_RESTART\x10\x03\x12\x1e\n\x1aWORKER_CAPABILITY_TEARDOWN\x10\x04*\x9e\x01\n\x0c\x41ttemptPhase\x12\x1d\n\x19\x41TTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_PHASE_ACCEPTED\x10\x01\x12\x1c\n\x18\x41TTEMPT_PHASE_SUBMITTING\x10\x02\x12\x1b\n\x17\x41TTEMPT_PHASE_EXECUTING\x10\x03\x12\x18\n\x14\x41TTEMPT_PHASE_ENDING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/worker.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/v1/record_service.proto\x1a\x15headrace/v1/run.proto\"\x9f\x06\n\x06Worker\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\twork_pool\x18\x03 \x01(\tR\x08workPool\x12\x12\n\x04type\x18\x04 \x01(\tR\x04type\x12\x1f\n\x0bwork_queues\x18\x05 \x03(\tR\nworkQueues\x12\x1b\n\ttask_keys\x18\x06 \x03(\tR\x08taskKeys\x12\x37\n\x06labels\x18\x07 \x03(\x0b\x32\x1f.headrace.v1.Worker.LabelsEntryR\x06labels\x12\x41\n\x0c\x63\x61pabilities\x18\x08 \x03(\x0e\x32\x1d.headrace.v1.WorkerCapabilityR\x0c\x63\x61pabilities\x12/\n\x05slots\x18\t \x03(\x0b\x32\x19.headrace.v1.SlotCapacityR\x05slots\x12&\n\x03sdk\x18\n \x01(\x0b\x32\x14.headrace.v1.SdkInfoR\x03sdk\x12\x31\n\x06status\x18\x0b \x01(\x0e\x32\x19.headrace.v1.WorkerStatusR\x06status\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12J\n\x13last_heartbeat_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11lastHeartbeatTime\x12,\n\x04held\x18\x0e \x03(\x0b\x32\x18.headrace.v1.HeldAttemptR\x04held\x12\x1d\n\nsession_id\x18\x0f \x01(\tR\tsessionId\x12#\n\rsession_epoch\x18\x10 \x01(\x04R\x0csessionEpoch\x12\x1d\n\nreplica_id\x18\x11 \x01(\tR\treplicaId\x12%\n\x0e\x64\x65ployment_ids\x18\x12 \x03(\tR\rdeploymentIds\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\":\n\x0cSlotCapacity\x12\x14\n\x04kind\x18\x01 \x01(\tB\x00R\x04kind\x12\x14\n\x05total\x18\x02 \x01(\rR\x05total\"u\n\x0bHeldAttempt\x12\x33\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\x07\x61ttempt\x12\x31\n\x05phase\x18\x02 \x01(\x0e\x32\x19.headrace.v1.AttemptPhaseB\x00R\x05phase*~\n\x0cWorkerStatus\x12\x1d\n\x19WORKER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATUS_ONLINE\x10\x01\x12\x19\n\x15WORKER_STATUS_OFFLINE\x10\x02\x12\x1a\n\x16WORKER_STATUS_DRAINING\x10\x03*\xc9\x01\n\x10WorkerCapability\x12!\n\x1dWORKER_CAPABILITY_UNSPECIFIED\x10\x00\x12#\n\x1fWORKER_CAPABILITY_BLOB_PAYLOADS\x10\x01\x12%\n!WORKER_CAPABILITY_GRACEFUL_CANCEL\x10\x02\x12&\n\"WORKER_CAPABILITY_SURVIVES_RESTART\x10\x03\x12\x1e\n\x1aWORKER_CAPABILITY_TEARDOWN\x10\x04*\x9e\x01\n\x0c\x41ttemptPhase\x12\x1d\n\x19\x41TTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_PHASE_ACCEPTED\x10\x01\x12\x1c\n\x18\x41TTEMPT_PHASE_SUBMITTING\x10\x02\x12\x1b\n\x17\x41TTEMPT_PHASE_EXECUTING\x10\x03\x12\x18\n\x14\x41TTEMPT_PHASE_ENDING\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WORKERSTATUS']._serialized_start=1073
-  _globals['_WORKERSTATUS']._serialized_end=1199
-  _globals['_WORKERCAPABILITY']._serialized_start=1202
-  _globals['_WORKERCAPABILITY']._serialized_end=1403
-  _globals['_ATTEMPTPHASE']._serialized_start=1406
-  _globals['_ATTEMPTPHASE']._serialized_end=1564
+  _globals['_WORKERSTATUS']._serialized_start=1112
+  _globals['_WORKERSTATUS']._serialized_end=1238
+  _globals['_WORKERCAPABILITY']._serialized_start=1241
+  _globals['_WORKERCAPABILITY']._serialized_end=1442
+  _globals['_ATTEMPTPHASE']._serialized_start=1445
+  _globals['_ATTEMPTPHASE']._serialized_end=1603
   _globals['_WORKER']._serialized_start=132
-  _globals['_WORKER']._serialized_end=892
-  _globals['_WORKER_LABELSENTRY']._serialized_start=835
-  _globals['_WORKER_LABELSENTRY']._serialized_end=892
-  _globals['_SLOTCAPACITY']._serialized_start=894
-  _globals['_SLOTCAPACITY']._serialized_end=952
-  _globals['_HELDATTEMPT']._serialized_start=954
-  _globals['_HELDATTEMPT']._serialized_end=1071
+  _globals['_WORKER']._serialized_end=931
+  _globals['_WORKER_LABELSENTRY']._serialized_start=874
+  _globals['_WORKER_LABELSENTRY']._serialized_end=931
+  _globals['_SLOTCAPACITY']._serialized_start=933
+  _globals['_SLOTCAPACITY']._serialized_end=991
+  _globals['_HELDATTEMPT']._serialized_start=993
+  _globals['_HELDATTEMPT']._serialized_end=1110
 # @@protoc_insertion_point(module_scope)

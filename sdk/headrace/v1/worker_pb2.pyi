@@ -134,10 +134,11 @@ class Worker(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     SESSION_EPOCH_FIELD_NUMBER: _builtins.int
     REPLICA_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     work_pool: _builtins.str
-    """Empty for a worker that takes background task runs."""
+    """Empty for a worker that takes background task runs, and for a process that serves its own deployments."""
     type: _builtins.str
     status: Global___WorkerStatus.ValueType
     session_id: _builtins.str
@@ -167,6 +168,10 @@ class Worker(_message.Message):
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldAttempt]:
         """Attempts it holds."""
 
+    @_builtins.property
+    def deployment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The deployments that it serves itself."""
+
     def __init__(
         self,
         *,
@@ -187,10 +192,11 @@ class Worker(_message.Message):
         session_id: _builtins.str = ...,
         session_epoch: _builtins.int = ...,
         replica_id: _builtins.str = ...,
+        deployment_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_heartbeat_time", b"last_heartbeat_time", "sdk", b"sdk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "held", b"held", "id", b"id", "labels", b"labels", "last_heartbeat_time", b"last_heartbeat_time", "name", b"name", "replica_id", b"replica_id", "sdk", b"sdk", "session_epoch", b"session_epoch", "session_id", b"session_id", "slots", b"slots", "status", b"status", "task_keys", b"task_keys", "type", b"type", "work_pool", b"work_pool", "work_queues", b"work_queues"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "deployment_ids", b"deployment_ids", "held", b"held", "id", b"id", "labels", b"labels", "last_heartbeat_time", b"last_heartbeat_time", "name", b"name", "replica_id", b"replica_id", "sdk", b"sdk", "session_epoch", b"session_epoch", "session_id", b"session_id", "slots", b"slots", "status", b"status", "task_keys", b"task_keys", "type", b"type", "work_pool", b"work_pool", "work_queues", b"work_queues"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -120,6 +120,7 @@ class WorkerHello(_message.Message):
     CREDIT_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     TASK_KEYS_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_IDS_FIELD_NUMBER: _builtins.int
     protocol_min: _builtins.int
     protocol_max: _builtins.int
     worker_id: _builtins.str
@@ -128,7 +129,7 @@ class WorkerHello(_message.Message):
     session_id: _builtins.str
     """Empty: a new process. Set: the same process connects again, and its attempts are still alive."""
     work_pool: _builtins.str
-    """Exactly one of `work_pool` and `task_keys` is set."""
+    """Exactly one of `work_pool`, `task_keys` and `deployment_ids` is set."""
     type: _builtins.str
     """Type of the worker: must be the pool's."""
     max_message_bytes: _builtins.int
@@ -152,6 +153,10 @@ class WorkerHello(_message.Message):
     def task_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Background task runs with these keys are wanted, whatever flow asked for them."""
 
+    @_builtins.property
+    def deployment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A process that serves these deployments itself: it is offered their runs as long as they have no pool."""
+
     def __init__(
         self,
         *,
@@ -171,10 +176,11 @@ class WorkerHello(_message.Message):
         credit: Global___WorkerCredit | None = ...,
         max_message_bytes: _builtins.int = ...,
         task_keys: _abc.Iterable[_builtins.str] | None = ...,
+        deployment_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "sdk", b"sdk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "credit", b"credit", "held", b"held", "labels", b"labels", "max_message_bytes", b"max_message_bytes", "name", b"name", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "sdk", b"sdk", "session_id", b"session_id", "slots", b"slots", "task_keys", b"task_keys", "type", b"type", "work_pool", b"work_pool", "work_queues", b"work_queues", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "credit", b"credit", "deployment_ids", b"deployment_ids", "held", b"held", "labels", b"labels", "max_message_bytes", b"max_message_bytes", "name", b"name", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "sdk", b"sdk", "session_id", b"session_id", "slots", b"slots", "task_keys", b"task_keys", "type", b"type", "work_pool", b"work_pool", "work_queues", b"work_queues", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
