@@ -65,10 +65,7 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
     journal = Journal(ops, context, StateDetails(flow_run_id=run.id))
     with context:
         try:
-            if run.state is None:
-                journal.begin(journal.make(StateType.PENDING, "Pending"))
-                journal.announce()
-            outcome = await _prepare(ops, call, journal)
+            outcome = await _claim(journal) or await _prepare(ops, call, journal)
             return outcome or await _attempts(ops, context, journal)
         except Abort:
             raise
@@ -80,6 +77,24 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
         except BaseException as error:
             await _crash(ops, context, journal, error)
             raise
+
+
+async def _claim(journal: Journal) -> Outcome | None:
+    """Make the run PENDING, in this process; gives an outcome when the body must not run.
+
+    Raises:
+        Abort: the run, which was on record already, has ended.
+    """
+    state = journal.run.state
+    if state is None:
+        journal.begin(journal.make(StateType.PENDING, "Pending"))
+        journal.announce()
+        return None
+    if state.is_final():
+        raise Abort(f"The run has ended: it is {state.name}.")
+    if not state.is_pending():
+        state = await journal.propose(journal.make(StateType.PENDING, "Pending"))
+    return None if state.is_pending() else _refused(state)
 
 
 async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None:
@@ -112,16 +127,18 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
     flow, run = context.flow, context.flow_run
     args, kwargs = flow.binder.arguments(context.parameters)
     _log.info("Beginning flow run %r for flow %r", run.name, flow.name)
+    tries = 0
     while True:
+        tries += 1
         context.pauses = count(1)
-        name = "Retrying" if run.run_count else "Running"
+        name = "Running" if tries == 1 else "Retrying"
         running = await journal.propose(journal.make(StateType.RUNNING, name))
         if not running.is_running():
             return _refused(running)
         await run_hooks(ops, _log, flow.on_running_hooks, flow, run, running)
         ending = await _attempt(ops, context, args, kwargs)
-        if ending.type is StateType.FAILED and run.run_count <= flow.retries:
-            await _await_retry(ops, context, journal, ending)
+        if ending.type is StateType.FAILED and tries <= flow.retries:
+            await _await_retry(ops, context, journal, ending, tries)
             continue
         outcome = await _finish(ops, context, journal, ending)
         if not outcome.state.is_scheduled():
@@ -194,13 +211,15 @@ async def _leave_runner(ops: Ops, context: FlowRunContext, error: BaseException 
         await ops.leave(runner, error)
 
 
-async def _await_retry(ops: Ops, context: FlowRunContext, journal: Journal, ending: Ending) -> None:
-    flow, run = context.flow, context.flow_run
+async def _await_retry(
+    ops: Ops, context: FlowRunContext, journal: Journal, ending: Ending, retry: int
+) -> None:
+    flow = context.flow
     delay = flow.retry_delay_seconds
     _log.warning(
         "%s - Retry %s/%s will start %s",
         ending.message or "The flow run failed",
-        run.run_count,
+        retry,
         flow.retries,
         f"{delay:g} second(s) from now" if delay else "immediately",
         exc_info=ending.error,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.clock import from_micros
+from headrace.core.errors import StaleAttempt
 from headrace.core.states import FINAL, StateType
 from headrace.core.verdicts import Abort as AbortVerdict
 from headrace.core.verdicts import Accept, Reject
@@ -116,7 +117,10 @@ class Journal:
         self.announce()
         while True:
             self._context.check_ownership()
-            verdict = await self._ops.propose(self.run, state)
+            try:
+                verdict = await self._ops.propose(self.run, state)
+            except StaleAttempt as error:
+                raise Abort(error.message) from None
             if isinstance(verdict, Accept):
                 # The server may have renamed it; the data stays here.
                 if verdict.state.name != state.name:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.tasks import Task
     from headrace.upstreams import ResultOrigins
 
-__all__ = ["new_flow_call", "new_task_call", "origins_around"]
+__all__ = ["new_flow_call", "new_task_call", "origins_around", "recorded_flow_call"]
 
 _PARENTS: Final = "__parents__"
 """The name under which `inputs` holds the task run in whose body a task run was called."""
@@ -120,6 +120,29 @@ def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for:
         own_run_ids=() if parent is None else parent.run_ids,
     )
     run.inputs = inputs.edges
+    return FlowCall(_flow_context(flow, run, parameters, parent), inputs, wait_for)
+
+
+def recorded_flow_call(flow: Flow[..., Any], run: FlowRun, parameters: Mapping[str, Any]) -> FlowCall:
+    """A flow run that is on record already, and that this process is to execute from the top.
+
+    Args:
+        flow: the flow.
+        run: the run, in the state that it is on record with.
+        parameters: all of them, by parameter name.
+    """
+    ensure_configured()
+    run.parameters = parameters
+    run.policy = flow.policy
+    return FlowCall(_flow_context(flow, run, parameters, None), collect_inputs(parameters))
+
+
+def _flow_context(
+    flow: Flow[..., Any],
+    run: FlowRun,
+    parameters: Mapping[str, Any],
+    parent: FlowRunContext | TaskRunContext | None,
+) -> FlowRunContext:
     context = FlowRunContext(
         flow,
         run,
@@ -129,7 +152,7 @@ def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for:
         persist_result=_persists(flow.persist_result, parent),
     )
     run.persist_result = context.persist_result
-    return FlowCall(context, inputs, wait_for)
+    return context
 
 
 def _make_subflow_run(run: FlowRun, parent: FlowRunContext | TaskRunContext) -> None:

@@ -60,6 +60,9 @@ def decoded(
 ) -> Verdict[State[Any]]:
     """A recorder's verdict, about states as values."""
     if isinstance(verdict, Accept):
+        if verdict.state.running.run_count:
+            # The server knows better: going on after a pause is no new try. This one is counted hereafter.
+            run.run_count = verdict.state.running.run_count - 1
         if verdict.state.name in ("", proposed.name):
             return Accept(proposed)
         return Accept(state_from_proto(verdict.state, flow_run_id=run.id))

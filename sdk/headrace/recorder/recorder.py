@@ -148,6 +148,7 @@ class SpoolRecorder:
             reach, refusal = self._reach, self._refusal
             if reach is not Reach.OPEN and reach is not Reach.REFUSED:
                 self._arrivals.append(future)
+                self._start()
         if reach is Reach.OPEN:
             future.set_result(None)
         elif reach is Reach.REFUSED:
@@ -188,14 +189,18 @@ class SpoolRecorder:
                 encoded = self._admission.admit(encoded, lambda: self._durable, is_disk_full=is_disk_full)
             if not encoded:
                 return self._spool.last_seq
-            if not self._started:
-                self._started = True
-                self._on_start(self)
+            self._start()
             batch = self._admission.with_notice(encoded)
             if self._write([entry.data for entry in batch]):
                 self._admission.noticed()
                 return self._remember(batch)
             is_disk_full = True
+
+    def _start(self) -> None:
+        """There is something to send, or somebody waits for a server."""
+        if not self._started and not self._closed:
+            self._started = True
+            self._on_start(self)
 
     def _remember(self, encoded: Sequence[Encoded]) -> int:
         last = self._spool.last_seq

@@ -1,0 +1,150 @@
+"""Runs that are on record already, executed as the attempt that was given to this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from headrace import flow, runtime, tags, task
+from headrace.client import get_client
+from headrace.core.errors import ObjectNotFound
+from headrace.core.ids import new_id
+from headrace.exceptions import Abort, ParameterBindError, SerializationError
+from headrace.execution.attempts import run_flow_attempt
+from headrace.recorder import process
+from headrace.settings import temporary_settings
+from headrace.v1.run_pb2 import RUN_KIND_FLOW, RUN_KIND_TASK, Run, RunFilter
+from headrace.v1.run_service_pb2 import CreateRunRequest
+from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED
+from tests.support.kinds import KINDS, of_kind
+from tests.support.servers import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[Any]:
+    with temporary_settings({"api_url": server.address}), get_client(sync_client=True) as opened:
+        yield opened
+        process.close_recorders()
+
+
+def created(client: Any, parameters: dict[str, Any] | None = None, **fields: Any) -> Run:
+    """A flow run that nobody executes yet."""
+    run = Run(id=new_id(), kind=RUN_KIND_FLOW, name="given-name", flow_name="given", **fields)
+    if parameters is not None:
+        run.parameters.encoding, run.parameters.inline = "json", json.dumps(parameters).encode()
+    asked: Run = client.create_run(CreateRunRequest(run=run)).run
+    return asked
+
+
+def names(client: Any, run: Run) -> list[str]:
+    return [state.name for state in client.iter_states(run.id)]
+
+
+def given(fn: Any) -> Any:
+    """The flow of the created runs, with this body."""
+    return flow(name="given")(fn)
+
+
+@task
+def step(x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_runs_under_its_id_with_the_parameters_on_record(kind: str, client: Any) -> None:
+    def body(n: int, *rest: int, scale: int = 10, **more: int) -> Any:
+        assert runtime.flow_run.name == "given-name" and runtime.flow_run.run_count == 1
+        return [runtime.flow_run.id, step(n) * scale, rest, more]
+
+    run = created(client, {"n": 2, "rest": [3, 4], "x": 5}, tags=["night"])
+    state = run_flow_attempt(given(of_kind(kind, body)), run.id, run.attempt, run.fence)
+    assert state.result(_sync=True) == [run.id, 20, (3, 4), {"x": 5}]
+    assert names(client, run) == ["Scheduled", "Pending", "Running", "Completed"]
+    after = client.get_run(run.id)
+    assert (after.attempt, after.fence, after.run_count, after.name) == (1, 1, 1, "given-name")
+    (called,) = client.iter_runs(RunFilter(root_run_ids=[run.id], kinds=[RUN_KIND_TASK]))
+    assert (called.parent_run_id, list(called.tags)) == (run.id, ["night"])
+
+
+def test_parameters_that_are_given_replace_those_on_record(client: Any) -> None:
+    run = created(client, {"n": 2})
+    state = run_flow_attempt(given(lambda n: n), run.id, 1, 1, {"n": 7})
+    assert state.result(_sync=True) == 7
+
+
+@pytest.mark.parametrize("parameters", [{}, {"n": 1, "unknown": 2}])
+def test_parameters_that_do_not_fit_leave_the_run_alone(parameters: dict[str, int], client: Any) -> None:
+    run = created(client, parameters)
+    with pytest.raises(ParameterBindError):
+        run_flow_attempt(given(lambda n: n), run.id, 1, 1)
+    assert names(client, run) == ["Scheduled"]
+
+
+def test_a_failed_run_is_a_result_and_retries_are_counted_from_this_attempt(client: Any) -> None:
+    tries: list[int] = []
+
+    @flow(name="given", retries=1)
+    def body() -> None:
+        tries.append(runtime.flow_run.run_count)
+        raise ValueError("always")
+
+    run = created(client)
+    assert run_flow_attempt(body, run.id, 1, 1).is_failed()
+    assert tries == [1, 2]
+    assert names(client, run) == ["Scheduled", "Pending", "Running", "Retrying", "Failed"]
+
+
+@pytest.mark.parametrize("attempt, fence", [(1, 2), (2, 7)])
+def test_an_attempt_that_does_not_own_the_run_never_enters_the_body(
+    attempt: int, fence: int, client: Any
+) -> None:
+    run = created(client)
+    with pytest.raises(Abort, match="is owned by its attempt 1 with fence 1"):
+        run_flow_attempt(given(lambda: pytest.fail("entered")), run.id, attempt, fence)
+    assert names(client, run) == ["Scheduled"]
+
+
+def test_a_run_that_has_ended_is_not_run_again(client: Any) -> None:
+    run = created(client)
+    once = given(lambda: 1)
+    assert run_flow_attempt(once, run.id, 1, 1).is_completed()
+    with pytest.raises(Abort, match="has ended: it is Completed"):
+        run_flow_attempt(once, run.id, 1, 1)
+
+
+def test_a_run_that_is_scheduled_for_later_is_waited_for(client: Any) -> None:
+    run = created(client)
+    late = datetime.now(UTC) + timedelta(seconds=1.2)
+    later = Run(id=new_id(), kind=RUN_KIND_FLOW, name="later", flow_name="given")
+    later.state.id, later.state.type = new_id(), STATE_TYPE_SCHEDULED
+    later.state.event_time.GetCurrentTime()
+    later.state.scheduled.scheduled_time.FromDatetime(late)
+    run = client.create_run(CreateRunRequest(run=later)).run
+    state = run_flow_attempt(given(lambda: datetime.now(UTC)), run.id, 1, 1)
+    assert state.result(_sync=True) >= late
+
+
+def test_what_cannot_be_executed(client: Any) -> None:
+    with pytest.raises(ObjectNotFound):
+        run_flow_attempt(given(lambda: 1), new_id(), 1, 1)
+    run = Run(id=new_id(), kind=RUN_KIND_FLOW, name="odd", flow_name="given")
+    run.parameters.encoding, run.parameters.inline = "pickle", b"?"
+    client.create_run(CreateRunRequest(run=run))
+    with pytest.raises(SerializationError, match="recorded as 'pickle'"):
+        run_flow_attempt(given(lambda: 1), run.id, 1, 1)
+    with tags("lone"):
+        step(1)
+    assert process.current().flush(10)
+    (lone,) = client.iter_runs(RunFilter(tags_all=["lone"]))
+    with pytest.raises(ValueError, match="no flow run"):
+        run_flow_attempt(given(lambda: 1), lone.id, 1, 1)
