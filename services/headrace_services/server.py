@@ -24,11 +24,12 @@ from headrace.core.errors import HeadraceException, ServiceError
 from headrace.core.ids import new_id
 from headrace_services.home import ServerNote, hold_home
 from headrace_services.loops.deaths import ProcessWatch
+from headrace_services.loops.directives import Directives
 from headrace_services.loops.intake import SpoolIntake
 from headrace_services.loops.loop import Loop
 from headrace_services.loops.reaper import LeaseReaper
 from headrace_services.loops.renewals import LeaseRenewals
-from headrace_services.loops.timers import PauseTimers
+from headrace_services.loops.timers import RunTimers
 from headrace_services.rpc.auth import BasicAuth
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.edge import Activity, Edge
@@ -152,6 +153,8 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     grpc_server = grpc.aio.server(interceptors=[edge], options=_GRPC_OPTIONS)
     address = _bind(grpc_server, settings.server_api_host, settings.server_api_port)
     streams, renewals = Streams(drain), LeaseRenewals(database, lease, clock)
+    directives = Directives(database, streams, clock)
+    streams.directed = directives.loop.wake
     policy = RecordPolicy(replica_id, lease, renew)
     services = Services(
         database=database,
@@ -163,6 +166,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         recorder_lease_seconds=lease,
         clock=clock,
         drain=drain,
+        directed=directives.loop.wake,
     )
     health = register(grpc_server, services)
     intake = SpoolIntake(
@@ -185,7 +189,8 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             reaper.loop,
             watch.loop,
             intake.loop,
-            PauseTimers(database, clock).loop,
+            RunTimers(database, clock).loop,
+            directives.loop,
         ],
         health, grpc_server, clock, [],
     )  # fmt: skip

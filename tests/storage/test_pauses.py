@@ -14,7 +14,7 @@ from headrace.v1.run_pb2 import AttemptRef, Run
 from headrace.v1.run_service_pb2 import ProposeStateResponse, RunInput
 from headrace.v1.state_pb2 import ScheduledDetails, State
 from headrace_services.storage.database import Database
-from headrace_services.storage.pausing import TimerKind
+from headrace_services.storage.work import TimerKind
 from tests.storage.build import SECOND, START, ManualClock, Recording, flow_run, record, run_of, state
 
 SCHEMA = json.dumps(

@@ -46,8 +46,12 @@ async def put_in(database: Database, recording: Recording, row: str) -> tuple[Ru
     if "max_retries" in given:
         run.retry_policy.CopyFrom(RetryPolicy(max_retries=given["max_retries"], delays=[Duration(seconds=1)]))
     if current is not None and not given.get("is_held", True):
-        created, _ = await database.writer.create_run(Run(**_fields(run), state=message(current)))
-        return created, created.state
+        is_paused = current.type.value == "PAUSED"
+        first = value("RUNNING", timestamp=NOW - 90 * SECOND) if is_paused else current
+        created, _ = await database.writer.create_run(Run(**_fields(run), state=message(first)))
+        if is_paused:  # nothing begins with a pause
+            await database.writer.propose_state(run.id, None, message(current))
+        return created, (await database.reader.get_run(run.id)).state
     states = [] if current is None else [message(current)]
     if current is not None and current.type.value not in ("SCHEDULED", "PENDING", "RUNNING"):
         states.insert(0, message(value("RUNNING", timestamp=NOW - 90 * SECOND)))

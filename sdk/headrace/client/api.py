@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -14,6 +15,7 @@ from headrace.client.calls import FIRST_CONTACT_SECONDS, Caller, backoff_seconds
 from headrace.client.channel import open_channel, request_metadata
 from headrace.client.discovery import connect
 from headrace.core.errors import ResumeTokenExpired, ServerUnavailable, ServiceError
+from headrace.core.ids import new_id
 from headrace.core.limits import PAGE_SIZE_DEFAULT
 from headrace.settings import Settings, get_current_settings
 from headrace.v1 import (
@@ -238,12 +240,38 @@ class HeadraceClient:
             async for event in events:
                 yield event
 
-    # Pauses, and what runs are told.
+    # Cancelling, pauses, and what runs are told.
+
+    async def cancel_run(
+        self,
+        run_id: str,
+        *,
+        reason: str = "",
+        grace_seconds: float | None = None,
+        timeout: float | None = None,
+    ) -> runs.ProposeStateResponse:
+        """End a run before its body does; the verdict is data.
+
+        Args:
+            run_id: a flow run, or a task run at the top of its own tree.
+            reason: why; the message of the run's last state.
+            grace_seconds: how long its process may take before the server ends the run itself; None: 30.
+            timeout: seconds for this call.
+
+        Returns:
+            Accepted: the run is being cancelled. Rejected: no process held it, and it is CANCELLED. Aborted:
+            it had ended before.
+        """
+        request = runs.CancelRunRequest(run_id=run_id, state_id=new_id(), reason=reason)
+        if grace_seconds is not None:
+            request.grace.FromTimedelta(timedelta(seconds=grace_seconds))
+        answer = runs.CancelRunResponse.FromString
+        return (await self._call("RunService/CancelRun", request, answer, timeout)).verdict
 
     async def pause_run(
         self, request: runs.PauseRunRequest, *, timeout: float | None = None
     ) -> runs.ProposeStateResponse:
-        """Suspend a running run from outside; the verdict is data."""
+        """Pause or suspend a running run from outside; the verdict is data."""
         answer = runs.PauseRunResponse.FromString
         return (await self._call("RunService/PauseRun", request, answer, timeout)).verdict
 

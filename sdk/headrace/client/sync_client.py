@@ -125,10 +125,34 @@ class SyncHeadraceClient(BlockingClient):
         """
         return self._iterate(self._client.watch_runs(filter, view=view, resume_token=resume_token))
 
+    def cancel_run(
+        self,
+        run_id: str,
+        *,
+        reason: str = "",
+        grace_seconds: float | None = None,
+        timeout: float | None = None,
+    ) -> runs.ProposeStateResponse:
+        """End a run before its body does; the verdict is data.
+
+        Args:
+            run_id: a flow run, or a task run at the top of its own tree.
+            reason: why; the message of the run's last state.
+            grace_seconds: how long its process may take before the server ends the run itself; None: 30.
+            timeout: seconds for this call.
+
+        Returns:
+            Accepted: the run is being cancelled. Rejected: no process held it, and it is CANCELLED. Aborted:
+            it had ended before.
+        """
+        return self._run(
+            self._client.cancel_run(run_id, reason=reason, grace_seconds=grace_seconds, timeout=timeout)
+        )
+
     def pause_run(
         self, request: runs.PauseRunRequest, *, timeout: float | None = None
     ) -> runs.ProposeStateResponse:
-        """Suspend a running run from outside; the verdict is data."""
+        """Pause or suspend a running run from outside; the verdict is data."""
         return self._run(self._client.pause_run(request, timeout=timeout))
 
     def resume_run(

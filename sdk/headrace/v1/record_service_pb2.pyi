@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from headrace.v1 import log_pb2 as _log_pb2
@@ -297,6 +298,7 @@ class RecordResponse(_message.Message):
     ACK_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
+    DIRECTIVES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___RecorderOpened: ...
     @_builtins.property
@@ -305,6 +307,8 @@ class RecordResponse(_message.Message):
     def renewed(self) -> Global___RecordRenewed: ...
     @_builtins.property
     def go_away(self) -> Global___GoAway: ...
+    @_builtins.property
+    def directives(self) -> Global___RunDirectives: ...
     def __init__(
         self,
         *,
@@ -312,12 +316,13 @@ class RecordResponse(_message.Message):
         ack: Global___RecordAck | None = ...,
         renewed: Global___RecordRenewed | None = ...,
         go_away: Global___GoAway | None = ...,
+        directives: Global___RunDirectives | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "go_away", b"go_away", "message", b"message", "opened", b"opened", "renewed", b"renewed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "directives", b"directives", "go_away", b"go_away", "message", b"message", "opened", b"opened", "renewed", b"renewed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "go_away", b"go_away", "message", b"message", "opened", b"opened", "renewed", b"renewed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "directives", b"directives", "go_away", b"go_away", "message", b"message", "opened", b"opened", "renewed", b"renewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "ack", "renewed", "go_away"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "ack", "renewed", "go_away", "directives"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -478,6 +483,106 @@ class AttemptVerdict(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptVerdict: _TypeAlias = AttemptVerdict  # noqa: Y015
+
+@_typing.final
+class RunDirectives(_message.Message):
+    """What others want of runs that the recorder executes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTIVES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def directives(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunDirective]: ...
+    def __init__(
+        self,
+        *,
+        directives: _abc.Iterable[Global___RunDirective] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directives", b"directives"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunDirectives: _TypeAlias = RunDirectives  # noqa: Y015
+
+@_typing.final
+class RunDirective(_message.Message):
+    """Repeated until the run's state shows that it was obeyed, so a directive may come more than once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    @_builtins.property
+    def state(self) -> _state_pb2.State:
+        """The state that the run was put into, which asks for it: CANCELLING, or PAUSED."""
+
+    @_builtins.property
+    def cancel(self) -> Global___CancelDirective: ...
+    @_builtins.property
+    def pause(self) -> Global___PauseDirective: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        state: _state_pb2.State | None = ...,
+        cancel: Global___CancelDirective | None = ...,
+        pause: Global___PauseDirective | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "directive", b"directive", "pause", b"pause", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "directive", b"directive", "pause", b"pause", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_directive: _TypeAlias = _typing.Literal["cancel", "pause"]  # noqa: Y015
+    _WhichOneofArgType_directive: _TypeAlias = _typing.Literal["directive", b"directive"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_directive) -> _WhichOneofReturnType_directive | None: ...
+
+Global___RunDirective: _TypeAlias = RunDirective  # noqa: Y015
+
+@_typing.final
+class CancelDirective(_message.Message):
+    """Interrupt the run and everything below it, call its hooks, then propose CANCELLED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the server ends the run itself, if it has not ended by then."""
+
+    def __init__(
+        self,
+        *,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDirective: _TypeAlias = CancelDirective  # noqa: Y015
+
+@_typing.final
+class PauseDirective(_message.Message):
+    """Begin no further task until the run is in another state again; it was paused from outside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDirective: _TypeAlias = PauseDirective  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):

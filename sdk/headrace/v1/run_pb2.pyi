@@ -196,6 +196,7 @@ class Run(_message.Message):
     Entries into RUNNING; resuming from a pause adds none.
     """
     cancel_requested: _builtins.bool
+    """The run is CANCELLING: whoever executes it has to end it."""
     etag: _builtins.str
     """Changes with every write to the run."""
     flow_id: _builtins.str

@@ -971,6 +971,61 @@ class Bookmark(_message.Message):
 Global___Bookmark: _TypeAlias = Bookmark  # noqa: Y015
 
 @_typing.final
+class CancelRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STATE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    state_id: _builtins.str
+    """UUIDv7 of the state to write: the same id sent twice is one cancellation."""
+    reason: _builtins.str
+    """Why; the message of the run's last state."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long the process may take to end before the server ends the run itself; absent: 30 s."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        state_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "reason", b"reason", "run_id", b"run_id", "state_id", b"state_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRunRequest: _TypeAlias = CancelRunRequest  # noqa: Y015
+
+@_typing.final
+class CancelRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verdict(self) -> Global___ProposeStateResponse:
+        """Accepted: the run is being cancelled. Rejected with CANCELLED: it has been. Aborted: it had ended before."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___ProposeStateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
+
+@_typing.final
 class PauseRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -985,8 +1040,8 @@ class PauseRunRequest(_message.Message):
     pause_key: _builtins.str
     """Names the pause; empty: a fresh key."""
     suspend: _builtins.bool
-    """Must be true: the process leaves, and resuming schedules the run again, which needs a deployment and not
-    a subflow run. Only the process itself can pause a run and stay: its body has to wait.
+    """The process leaves, and resuming schedules the run again, which needs a deployment and not a subflow run.
+    Else it stays, and begins no further task until the run is resumed.
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

@@ -75,6 +75,11 @@ class RunServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateResponse.FromString,
                 _registered_method=True)
+        self.CancelRun = channel.unary_unary(
+                '/headrace.v1.RunService/CancelRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.CancelRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.CancelRunResponse.FromString,
+                _registered_method=True)
         self.PauseRun = channel.unary_unary(
                 '/headrace.v1.RunService/PauseRun',
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.PauseRunRequest.SerializeToString,
@@ -182,8 +187,16 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelRun(self, request, context):
+        """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
+        process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseRun(self, request, context):
-        """Suspends a running run from outside. The verdict is data, as in ProposeState.
+        """Pauses or suspends a running run from outside. The verdict is data, as in ProposeState.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,6 +305,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ProposeState,
                     request_deserializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_run__service__pb2.ProposeStateResponse.SerializeToString,
+            ),
+            'CancelRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.CancelRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.CancelRunResponse.SerializeToString,
             ),
             'PauseRun': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseRun,
@@ -561,6 +579,33 @@ class RunService(object):
             '/headrace.v1.RunService/ProposeState',
             headrace_dot_v1_dot_run__service__pb2.ProposeStateRequest.SerializeToString,
             headrace_dot_v1_dot_run__service__pb2.ProposeStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/CancelRun',
+            headrace_dot_v1_dot_run__service__pb2.CancelRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.CancelRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,8 +44,12 @@ class RunServiceStub:
     """Deletes the run and every run below it, with their states, logs and spans."""
     ProposeState: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ProposeStateRequest, _run_service_pb2.ProposeStateResponse]
     """Ask before acting: the verdict is data in the response, never a gRPC error."""
+    CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
+    """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
+    process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
+    """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
-    """Suspends a running run from outside. The verdict is data, as in ProposeState."""
+    """Pauses or suspends a running run from outside. The verdict is data, as in ProposeState."""
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
     """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
     does not fit the schema: the run stays paused.
@@ -80,8 +84,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """Deletes the run and every run below it, with their states, logs and spans."""
     ProposeState: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ProposeStateRequest, _run_service_pb2.ProposeStateResponse]  # type: ignore[assignment]
     """Ask before acting: the verdict is data in the response, never a gRPC error."""
+    CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
+    """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
+    process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
+    """
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Suspends a running run from outside. The verdict is data, as in ProposeState."""
+    """Pauses or suspends a running run from outside. The verdict is data, as in ProposeState."""
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
     does not fit the schema: the run stays paused.
@@ -163,12 +171,22 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ask before acting: the verdict is data in the response, never a gRPC error."""
 
     @_abc_1.abstractmethod
+    def CancelRun(
+        self,
+        request: _run_service_pb2.CancelRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
+        """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
+        process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
+        """
+
+    @_abc_1.abstractmethod
     def PauseRun(
         self,
         request: _run_service_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.PauseRunResponse, _abc.Awaitable[_run_service_pb2.PauseRunResponse]]:
-        """Suspends a running run from outside. The verdict is data, as in ProposeState."""
+        """Pauses or suspends a running run from outside. The verdict is data, as in ProposeState."""
 
     @_abc_1.abstractmethod
     def ResumeRun(

@@ -87,11 +87,7 @@ def end_cancelled(context: Context) -> Outcome:
 def cancel_unheld(context: Context) -> Outcome:
     """5: with no process to tell, cancelling is done at once."""
     current = _current(context)
-    if current.type is SCHEDULED:
-        is_unheld = not context.run.is_held or current.is_resumption
-    else:
-        is_unheld = current.is_suspended
-    if not is_unheld:
+    if context.run.is_held and not (current.is_resumption or current.is_suspended):
         return None
     reason = "No process holds the run, so there is nothing to wait for."
     cancelled = StateValue(
@@ -301,7 +297,7 @@ _FINAL: Final = _types(*FINAL)
 _KEEP_RESULT: Final = Rule(3, "keep the result", _FINAL, _to([COMPLETED]), keep_result)
 _DUPLICATE: Final = Rule(2, "duplicate", ANY, TYPES, duplicate)
 _CANCEL_UNHELD: Final = Rule(
-    5, "no process to tell", _types(SCHEDULED, PAUSED), _to([CANCELLING]), cancel_unheld
+    5, "no process to tell", _types(*NON_FINAL - {CANCELLING}), _to([CANCELLING]), cancel_unheld
 )
 _LATENESS: Final = Rule(10, "lateness", ANY, _to([SCHEDULED]), mark_late)
 _ANNOUNCE: Final = Rule(16, "announce", ANY, TYPES, announce, is_universal=True)

@@ -81,6 +81,7 @@ class RecordStream:
         self._renewing: set[asyncio.Future[list[pb.AttemptVerdict]]] = set()
         self._wake = asyncio.Event()
         self._superseded = False
+        self._told: dict[str, float] = {}
 
     async def responses(
         self,
@@ -130,6 +131,24 @@ class RecordStream:
         self._notices.append(pb.RecordResponse(go_away=notice))
         self._superseded = self._superseded or superseded
         self._wake.set()
+
+    def direct(self, directives: Sequence[pb.RunDirective], now: float, repeat_seconds: float) -> None:
+        """Tells the recorder what is wanted of its runs.
+
+        Args:
+            directives: all that is wanted of them now.
+            now: monotonic seconds.
+            repeat_seconds: how long ago a directive must have been told to be told again.
+        """
+        told = {d.state.id: self._told.get(d.state.id, -repeat_seconds) for d in directives}
+        due = [
+            d for d in directives if d.state.id not in self._told or now - told[d.state.id] >= repeat_seconds
+        ]
+        self._told = told
+        if due:
+            told.update((d.state.id, now) for d in due)
+            self._notices.append(pb.RecordResponse(directives=pb.RunDirectives(directives=due)))
+            self._wake.set()
 
     async def _read(
         self, requests: AsyncIterator[pb.RecordRequest], opened: Callable[[RecordStream], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Protocol
 
 from headrace.core.errors import FieldsInvalid
@@ -39,12 +39,14 @@ class Streams:
 
     Attributes:
         listener: told of each recorder that gets its first stream, or loses its only one.
+        directed: called when there may be something to tell a process.
     """
 
     def __init__(self, drain: Drain) -> None:
         self._by_recorder: dict[str, RecordStream] = {}
         self._drain = drain
         self.listener: StreamListener | None = None
+        self.directed: Callable[[], None] = lambda: None
         drain.listen(self._say_goodbye)
 
     def __contains__(self, recorder_id: object) -> bool:
@@ -52,6 +54,14 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._by_recorder)
+
+    def direct(
+        self, recorder_id: str, directives: Sequence[pb.RunDirective], now: float, repeat_seconds: float
+    ) -> None:
+        """Tell a recorder what is wanted of its runs, if its stream is here; see `RecordStream.direct`."""
+        stream = self._by_recorder.get(recorder_id)
+        if stream is not None:
+            stream.direct(directives, now, repeat_seconds)
 
     def add(self, stream: RecordStream) -> None:
         """A stream has opened; an older one of the same recorder ends."""
@@ -62,6 +72,7 @@ class Streams:
             older.go_away("SESSION_SUPERSEDED", 0.0, superseded=True)
         if self.listener is not None:
             self.listener.opened(stream.open)
+        self.directed()
         if self._drain.begun:
             self._tell(stream)
 

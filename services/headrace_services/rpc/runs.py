@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from headrace.core.errors import FieldsInvalid, ObjectNotFound
 from headrace.v1 import run_service_pb2 as pb
 from headrace.v1.run_pb2 import RUN_KIND_UNSPECIFIED, RUN_VIEW_BASIC, RUN_VIEW_FULL
-from headrace.v1.state_pb2 import STATE_TYPE_PAUSED, State
+from headrace.v1.state_pb2 import STATE_TYPE_CANCELLING, STATE_TYPE_PAUSED, State
 from headrace_services.rpc.call import Call
 from headrace_services.rpc.inputs import InputWatch
 from headrace_services.rpc.watch import RunWatch, WatchSettings
@@ -19,11 +19,14 @@ __all__ = ["RunService"]
 class RunService:
     """Runs: what was asked for, what happened, what is happening."""
 
-    def __init__(self, database: Database, watch: WatchSettings) -> None:
+    def __init__(
+        self, database: Database, watch: WatchSettings, directed: Callable[[], None] = lambda: None
+    ) -> None:
         self._database = database
         self._reader = database.reader
         self._writer = database.writer
         self._watch = watch
+        self._directed = directed
 
     async def CreateRun(self, request: pb.CreateRunRequest, call: Call) -> pb.CreateRunResponse:
         if request.run.kind == RUN_KIND_UNSPECIFIED:
@@ -78,22 +81,34 @@ class RunService:
         attempt = request.attempt if request.HasField("attempt") else None
         if attempt is not None and request.force:
             raise FieldsInvalid.of("force", "is for administrators; an executor's attempt follows the rules")
-        return await self._writer.propose_state(
+        verdict = await self._writer.propose_state(
             request.run_id, attempt, request.state, request.force, call.principal
         )
+        if request.state.type == STATE_TYPE_CANCELLING:
+            self._directed()
+        return verdict
+
+    async def CancelRun(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
+        state = State(id=request.state_id, type=STATE_TYPE_CANCELLING, message=request.reason)
+        state.event_time.FromMicroseconds(self._watch.clock.now())
+        state.cancel.requested_by = call.principal
+        if request.HasField("grace"):
+            state.cancel.grace.CopyFrom(request.grace)
+        verdict = await self._writer.cancel_run(request.run_id, state)
+        self._directed()
+        return pb.CancelRunResponse(verdict=verdict)
 
     async def PauseRun(self, request: pb.PauseRunRequest, call: Call) -> pb.PauseRunResponse:
-        if not request.suspend:
-            raise FieldsInvalid.of("suspend", "must be set: only the run's own process can pause it and stay")
         state = State(id=request.state_id, type=STATE_TYPE_PAUSED)
         now = self._watch.clock.now()
         state.event_time.FromMicroseconds(now)
-        state.name = "Suspended"
-        state.paused.reschedule = True
+        state.name = "Suspended" if request.suspend else "Paused"
+        state.paused.reschedule = request.suspend
         state.paused.pause_key = request.pause_key
         if request.HasField("timeout"):
             state.paused.timeout_time.FromMicroseconds(now + request.timeout.ToMicroseconds())
         verdict = await self._writer.propose_state(request.run_id, None, state, False, call.principal)
+        self._directed()
         return pb.PauseRunResponse(verdict=verdict)
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, call: Call) -> pb.ResumeRunResponse:

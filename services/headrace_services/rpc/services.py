@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ _ERROR_DETAILS = error_details_pb2.DESCRIPTOR
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the services are made of."""
+    """What the services are made of; `directed` is called when processes may have to be told something."""
 
     database: Database
     records: RecordService
@@ -49,12 +50,13 @@ class Services:
     recorder_lease_seconds: float
     clock: Clock
     drain: Drain
+    directed: Callable[[], None]
 
     def servicers(self) -> list[tuple[Any, object]]:
         """Each service's descriptor and the object that answers."""
         facts = ServerFacts(self.version, self.replica_id, self.started_at, self.recorder_lease_seconds)
         return [
-            (_service(run_service_pb2, "RunService"), RunService(self.database, self.watch)),
+            (_service(run_service_pb2, "RunService"), RunService(self.database, self.watch, self.directed)),
             (_service(record_service_pb2, "RecordService"), self.records),
             (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
             (_service(log_service_pb2, "LogService"), LogService(self.database, self.watch)),

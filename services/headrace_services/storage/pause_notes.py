@@ -8,7 +8,7 @@ from headrace.v1.run_pb2 import RUN_KIND_FLOW
 from headrace.v1.state_pb2 import State
 from headrace_services.storage.instants import micros
 from headrace_services.storage.rows import RunRow, text
-from headrace_services.storage.work import TIMER_PAUSE, Work
+from headrace_services.storage.work import TimerKind, Work
 
 __all__ = ["input_key", "note_pause"]
 
@@ -35,7 +35,7 @@ def note_pause(work: Work, run: RunRow, state: State) -> None:
     if run.kind != RUN_KIND_FLOW:
         return
     if paused.HasField("timeout_time"):
-        work.writes.timers[TIMER_PAUSE, run.id] = (state.id.lower(), micros(paused.timeout_time))
+        work.writes.timers[TimerKind.PAUSE, run.id] = (state.id.lower(), micros(paused.timeout_time))
     keyset = text(paused.input_keyset)
     if not keyset:
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import Any, Final
 
 from headrace.core.errors import FieldsInvalid, FieldViolation, ObjectAlreadyExists, ObjectNotFound
@@ -28,17 +27,11 @@ from headrace_services.storage.pause_notes import input_key
 from headrace_services.storage.proposals import propose
 from headrace_services.storage.rows import RunRow, text
 from headrace_services.storage.steps import Steps
-from headrace_services.storage.work import TIMER_PAUSE, Work
+from headrace_services.storage.work import TimerKind, Work
 
-__all__ = ["DeleteRunInput", "ExpirePause", "ResumeRun", "SendRunInput", "TimerKind"]
+__all__ = ["DeleteRunInput", "ExpirePause", "ResumeRun", "SendRunInput"]
 
 _FAULTS_SHOWN: Final = 50
-
-
-class TimerKind(IntEnum):
-    """What a timer is for."""
-
-    PAUSE = TIMER_PAUSE
 
 
 class ResumeRun(Command[ProposeStateResponse]):

@@ -16,8 +16,9 @@ from headrace_services.domain.effects import Announce, Enqueue, InsertCache
 from headrace_services.domain.facts import Context, FlowFacts, RunFacts
 from headrace_services.domain.flow_rules import FLOW_RULES, MINIMAL_FLOW_RULES
 from headrace_services.domain.pipeline import Decision, Policy, decide
-from headrace_services.domain.states import PAUSED, StateValue
+from headrace_services.domain.states import CANCELLING, PAUSED, StateValue
 from headrace_services.domain.task_rules import MINIMAL_TASK_RULES, TASK_RULES
+from headrace_services.storage.cancel_notes import note_cancelling
 from headrace_services.storage.instants import duration_micros
 from headrace_services.storage.pause_notes import note_pause
 from headrace_services.storage.rows import RunRow
@@ -25,7 +26,7 @@ from headrace_services.storage.state_codec import decode_state, encode_state, ve
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Facts, Work
 
-__all__ = ["propose"]
+__all__ = ["is_held", "propose"]
 
 _log = logging.getLogger(__name__)
 _random: Final = random.Random()
@@ -107,7 +108,7 @@ def _run_facts(work: Work, run: RunRow, facts: Facts | None) -> RunFacts:
         pause_keys=frozenset(json.loads(run.pause_keys)) if run.pause_keys else frozenset(),
         has_deployment=run.deployment_id is not None,
         has_parent=run.parent_id is not None,
-        is_held=_is_held(work, run, facts),
+        is_held=is_held(work, run, facts),
         seen_in_flow_run_count=run.flow_run_count,
     )
 
@@ -120,8 +121,8 @@ def _retry_delay(spec: Run, run_count: int) -> int:
     return int(seconds * 1_000_000)
 
 
-def _is_held(work: Work, run: RunRow, facts: Facts | None) -> bool:
-    """Whether a process that has a lease executes the run."""
+def is_held(work: Work, run: RunRow, facts: Facts | None) -> bool:
+    """Whether somebody who has a lease executes the run: somebody who can be told to end it."""
     if run.recorder_id is None:
         return False
     recorder = work.recorders.get(run.recorder_id)
@@ -166,6 +167,8 @@ def _write(work: Work, run: RunRow, decision: Decision, forced_by: str) -> State
     if value.type is PAUSED:
         note_pause(work, run, state)
     work.enter(run, value.id, value.name, after.books, state.SerializeToString())
+    if value.type is CANCELLING:
+        note_cancelling(work, run, state)
     for effect in decision.effects:
         # The outbox announces every written run. Without limits, caches and queues among the facts no
         # rule plans anything for them.

@@ -12,6 +12,7 @@ from headrace.core.states import StateType
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.log_service_pb2 import LOG_ORDER_UNSPECIFIED, LogOrder
+from headrace.v1.record_service_pb2 import RunDirective
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run, RunFilter
 from headrace.v1.run_service_pb2 import (
     RUN_ORDER_UNSPECIFIED,
@@ -29,6 +30,7 @@ from headrace_services.domain.attempts import fold_attempts
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.change_queries import ChangeQueries
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
+from headrace_services.storage.directive_queries import directives
 from headrace_services.storage.flow_queries import FlowQueries
 from headrace_services.storage.graph import graph_nodes
 from headrace_services.storage.input_queries import InputQueries
@@ -386,6 +388,13 @@ class Reader:
         return await self._inputs.due(kind, until, limit)
 
     # Recorders and changes
+
+    async def directives(self) -> list[tuple[str, RunDirective]]:
+        """What is wanted of runs that processes execute: the recorder's id, and the directive for it.
+
+        Told for as long as the run's state asks for it: CANCELLING, or PAUSED with its process staying.
+        """
+        return await directives(self._backend, self._dialect)
 
     async def expired_recorders(self, now: int) -> list[RecorderInfo]:
         """Recorders, not sealed, whose lease ended before `now` (see `Database.now`) and was not acted on."""

@@ -8,7 +8,7 @@ from typing import Any
 from headrace.core.errors import InternalError, ObjectNotFound, RecorderSealed, SequenceGap, ServiceError
 from headrace.v1.record_service_pb2 import AttemptVerdict, RecordEntry, RecorderOpen
 from headrace.v1.run_pb2 import AttemptRef
-from headrace_services.domain.states import PAUSED, SCHEDULED
+from headrace_services.domain.states import FINAL_TYPES, PAUSED, SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.ops import Op, Wanted, prepare, wanted_by
 from headrace_services.storage.recording import apply_entries
@@ -157,6 +157,8 @@ def lost_attempts(work: Work, executing: Sequence[AttemptRef]) -> list[AttemptVe
                 verdicts.append(AttemptVerdict(attempt=attempt, lost=True, reason="The run was deleted."))
         elif owner.fence != attempt.fence:
             reason = f"The run is owned by its attempt {owner.attempt}."
+            if owner.books.type in FINAL_TYPES:
+                reason = f"The run has ended: it is {owner.state_name}."
             verdicts.append(AttemptVerdict(attempt=attempt, lost=True, reason=reason))
         elif owner.recorder_id is None and owner.books.type in (PAUSED, SCHEDULED):
             reason = f"The run is {owner.state_name}."

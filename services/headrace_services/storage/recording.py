@@ -19,7 +19,8 @@ from headrace.v1.state_pb2 import ScheduledDetails, State
 from headrace_services.domain.books import keep_books
 from headrace_services.domain.effects import RetryType
 from headrace_services.domain.record import refuse_recorded
-from headrace_services.domain.states import PAUSED, PENDING, RETRYING, SCHEDULED
+from headrace_services.domain.states import CANCELLING, PAUSED, PENDING, RETRYING, SCHEDULED
+from headrace_services.storage.cancel_notes import note_cancelling
 from headrace_services.storage.instants import micros
 from headrace_services.storage.ops import Op, RunOp, StateOp, first_state
 from headrace_services.storage.pause_notes import note_pause
@@ -128,6 +129,8 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
     run.is_presumed = False
     body = work.stamp.body(state, type, books.timestamp, books.run_count)
     work.enter(run, op.state_id, text(state.name) or default_name(type), books, body)
+    if type is CANCELLING:
+        note_cancelling(work, run, state)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from enum import IntEnum
 from typing import Final
 
 from headrace.core.states import StateType
@@ -10,19 +11,26 @@ from headrace.v1.run_pb2 import RUN_KIND_FLOW
 from headrace.v1.state_pb2 import State
 from headrace_services.domain.books import Books
 from headrace_services.domain.effects import RetryType
-from headrace_services.domain.states import PAUSED
+from headrace_services.domain.states import CANCELLED, CANCELLING, PAUSED
 from headrace_services.storage import steps
 from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
 from headrace_services.storage.state_codec import StateStamp
 from headrace_services.storage.steps import Row, Steps
 
-__all__ = ["TIMER_PAUSE", "Facts", "Work", "Writes", "recorder_from_row", "run_from_row"]
+__all__ = ["Facts", "TimerKind", "Work", "Writes", "recorder_from_row", "run_from_row"]
 
 Facts = tuple[bytes | None, bytes | None, int | None]
 """A run's current state, the state that has the proposed id, and its recorder's lease."""
 _TYPES: Final = (None, *StateType)
-TIMER_PAUSE: Final = 1
-"""The kind of timer that ends a pause."""
+
+
+class TimerKind(IntEnum):
+    """What the server does to a run at some instant."""
+
+    PAUSE = 1
+    """End its pause."""
+    CANCEL = 2
+    """End it, as it is being cancelled; or, if it was, what is left below it."""
 
 
 def run_from_row(row: Row) -> RunRow:
@@ -212,7 +220,11 @@ class Work:
         type = books.type
         assert type is not None
         if run.books.type is PAUSED and type is not PAUSED and run.kind == RUN_KIND_FLOW:
-            self.writes.timers[TIMER_PAUSE, run.id] = None
+            self.writes.timers[TimerKind.PAUSE, run.id] = None
+        if type is CANCELLED and run.kind == RUN_KIND_FLOW:
+            self.writes.timers[TimerKind.CANCEL, run.id] = (state_id, self.now)
+        elif run.books.type is CANCELLING:
+            self.writes.timers[TimerKind.CANCEL, run.id] = None
         run.state_seq += 1
         run.state_id = state_id
         run.state_name = name

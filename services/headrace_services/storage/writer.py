@@ -26,6 +26,7 @@ from headrace.v1.run_service_pb2 import (
 )
 from headrace.v1.state_pb2 import CrashedDetails, State
 from headrace_services.storage.backends import Backend
+from headrace_services.storage.cancelling import CancelRun, SettleCancellation
 from headrace_services.storage.command import Command
 from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
 from headrace_services.storage.errors import is_conflict
@@ -201,6 +202,27 @@ class Writer:
             StaleAttempt: the attempt no longer owns the run.
         """
         return await self._ask(ProposeState(run_id, attempt, state, force, actor))
+
+    async def cancel_run(self, run_id: str, state: State) -> ProposeStateResponse:
+        """Ask that a run ends: it enters `state`, which is CANCELLING, or CANCELLED when nobody holds it.
+
+        Args:
+            run_id: a flow run, or a task run at the top of its own tree.
+            state: its message says why; its details say who asks, and how long the run may take.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            TransitionNotAllowed: it is a task run below another run.
+        """
+        return await self._ask(CancelRun(run_id, state))
+
+    async def settle_cancellation(self, run_id: str, state_id: str) -> bool:
+        """End the run that is still CANCELLING in the given state, and what is below it or a CANCELLED one.
+
+        Returns:
+            Whether the run was in that state.
+        """
+        return await self._ask(SettleCancellation(run_id, state_id))
 
     async def resume_run(self, run_id: str, state_id: str, answer: str = "") -> ProposeStateResponse:
         """Let a paused run go on, and keep what it was answered.
