@@ -31,10 +31,10 @@ from headrace.core.states import StateType, default_name
 from headrace.v1.run_pb2 import Run, RunFilter
 from headrace.v1.state_pb2 import State
 from headrace_services.storage import migrations
+from headrace_services.storage.blobs import blob
 from headrace_services.storage.columns import RUN_COLUMNS, RUN_ID_COLUMNS
 from headrace_services.storage.database import Database, open_database
 from headrace_services.storage.rows import encode_tags, flow_id_of
-from headrace_services.storage.sqlite_store import blob
 from headrace_services.storage.urls import postgresql_dsn, sqlite_path
 from tests.support.postgres import provide_cluster
 

@@ -9,11 +9,11 @@ import queue
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from headrace.core.clock import Clock
+from headrace_services.storage.entity_stores import numbered
 from headrace_services.storage.errors import is_disconnect, translated
 from headrace_services.storage.postgresql import CONNECT_SECONDS, Pool, connect, make_pool
 from headrace_services.storage.postgresql_store import PostgresqlStore
@@ -136,13 +136,6 @@ class SqliteBackend:
         await self.store.close()
 
 
-@lru_cache(maxsize=1024)
-def _numbered(sql: str) -> str:
-    """`sql` with `$1, $2, ...` for its `?`s."""
-    first, *rest = sql.split("?")
-    return first + "".join(f"${i}{part}" for i, part in enumerate(rest, 1))
-
-
 class PostgresqlBackend:
     """A PostgreSQL database: a pool for reading, a connection for writing, one for notices."""
 
@@ -170,12 +163,12 @@ class PostgresqlBackend:
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
         with translated():
             try:
-                return await self._pool.fetch(_numbered(sql), *parameters)
+                return await self._pool.fetch(numbered(sql), *parameters)
             except Exception as error:
                 if not is_disconnect(error):
                     raise
             # The pool had kept a connection whose server had gone; it has dropped it now.
-            return await self._pool.fetch(_numbered(sql), *parameters)
+            return await self._pool.fetch(numbered(sql), *parameters)
 
     async def lease_now(self) -> int:
         rows = await self.fetch("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")

@@ -74,6 +74,7 @@ RUN_ID_COLUMNS: Final = frozenset(
 UPDATED_COLUMNS: Final = (
     "name",
     "recorder_id",
+    "work_queue",
     "tags",
     "state_type",
     "state_name",
@@ -185,6 +186,7 @@ def updated_values(run: RunRow) -> Row:
     return (
         run.name,
         run.recorder_id,
+        run.work_queue,
         run.tags,
         0 if type is None else type.number,
         run.state_name,

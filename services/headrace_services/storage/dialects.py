@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from headrace_services.storage.blobs import blob, from_blob
 from headrace_services.storage.columns import RUN_COLUMNS, RUN_ID_COLUMNS
-from headrace_services.storage.sqlite_store import blob, from_blob
 from headrace_services.storage.steps import Row
 
 __all__ = ["POSTGRESQL", "SQLITE", "Dialect", "like"]

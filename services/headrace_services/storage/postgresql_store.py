@@ -16,6 +16,7 @@ from headrace_services.storage.columns import (
     run_values,
     updated_values,
 )
+from headrace_services.storage.entity_stores import PostgresqlEntities
 from headrace_services.storage.errors import is_disconnect, translate
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.postgresql import CONNECT_SECONDS, Connection, connect
@@ -199,7 +200,7 @@ _REPLACED_TIMER: Final = (
 _OUTBOX: Final = [("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigint")]
 
 
-class PostgresqlStore:
+class PostgresqlStore(PostgresqlEntities):
     """The writer's side of a PostgreSQL database."""
 
     def __init__(self, url: str) -> None:

@@ -123,6 +123,13 @@ for _name in ("start_time", "expected_start_time", "name"):
         postgresql_where=_is_flow_run,
         sqlite_where=_is_flow_run,
     )
+_has_deployment = sa.text("deployment_id IS NOT NULL")
+sa.Index(
+    "runs_deployment_idx",
+    *(runs.c.deployment_id, runs.c.state_type, runs.c.create_time, runs.c.id),
+    postgresql_where=_has_deployment,
+    sqlite_where=_has_deployment,
+)
 sa.Index("runs_recorder_idx", runs.c.recorder_id, postgresql_where=_unfinished, sqlite_where=_unfinished)
 sa.Index(
     "runs_idempotency_key",
@@ -292,3 +299,88 @@ timers = sa.Table(
     sqlite_with_rowid=False,
 )
 sa.Index("timers_due_idx", timers.c.kind, timers.c.due_time)
+
+work_pools = sa.Table(
+    "work_pools",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("is_paused", sa.Boolean, nullable=False),
+    # Null: no limit.
+    sa.Column("concurrency_limit", sa.Integer),
+    # JSON text
+    sa.Column("base_job_template", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    # As of runs; so it is below.
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("workspace_id", "name", name="work_pools_name_key"),
+)
+
+work_queues = sa.Table(
+    "work_queues",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("pool_id", Id, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    # Unique in the pool; not by a constraint, because ranks change places.
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("is_paused", sa.Boolean, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("concurrency_limit", sa.Integer),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("pool_id", "name", name="work_queues_name_key"),
+    sa.CheckConstraint("priority >= 1", name="work_queues_priority_check"),
+)
+sa.Index("work_queues_priority_idx", work_queues.c.pool_id, work_queues.c.priority)
+
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("flow_id", Id, nullable=False),
+    sa.Column("flow_name", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("is_paused", sa.Boolean, nullable=False),
+    # Names, as of runs: a pool that is made again has its deployments back.
+    sa.Column("work_pool", sa.Text),
+    sa.Column("work_queue", sa.Text),
+    sa.Column("concurrency_limit", sa.Integer),
+    # A JSON list; null: none.
+    sa.Column("tags", sa.Text),
+    sa.Column("version_id", Id, nullable=False),
+    sa.Column("version_number", sa.BigInteger, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("updated_by", sa.Text, nullable=False),
+    # headrace.v1.Deployment, without schedules and what has a meaning of its own here.
+    sa.Column("spec", sa.LargeBinary, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("workspace_id", "flow_name", "name", name="deployments_name_key"),
+)
+sa.Index("deployments_flow_idx", deployments.c.flow_id)
+sa.Index("deployments_pool_idx", deployments.c.work_pool, deployments.c.work_queue)
+
+deployment_versions = sa.Table(
+    "deployment_versions",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("deployment_id", Id, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    # headrace.v1.DeploymentVersion
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("deployment_id", "number", name="deployment_versions_number_key"),
+)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from headrace_services.storage.blobs import blob, from_blob
 from headrace_services.storage.call_thread import CallThread
 from headrace_services.storage.columns import (
     DELETED_FROM,
@@ -20,13 +21,14 @@ from headrace_services.storage.columns import (
     run_values,
     updated_values,
 )
+from headrace_services.storage.entity_stores import SqliteEntities
 from headrace_services.storage.errors import translated
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.rows import decode_tags
 from headrace_services.storage.steps import Conflict, Row, Steps
 from headrace_services.storage.work import Writes
 
-__all__ = ["SqliteStore", "blob", "from_blob", "open_connection"]
+__all__ = ["SqliteStore", "open_connection"]
 
 T = TypeVar("T")
 _BUSY_SECONDS: Final = 30
@@ -47,27 +49,6 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
     if read_only:
         connection.execute("PRAGMA query_only=ON")
     return connection
-
-
-@lru_cache(maxsize=16384)
-def blob(id: str) -> bytes:
-    """An id as SQLite keeps it.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = bytes.fromhex(id.replace("-", ""))
-    if len(found) != 16:
-        raise ValueError(f"{id!r} is not an id")
-    return found
-
-
-def from_blob(id: bytes | None) -> str | None:
-    """An id as everybody else sees it."""
-    if id is None:
-        return None
-    text = id.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def marks(count: int) -> str:
@@ -137,7 +118,7 @@ LEFT JOIN recorders ON recorders.id = runs.recorder_id
 """
 
 
-class SqliteStore:
+class SqliteStore(SqliteEntities):
     """The writer's side of a SQLite file. Its operations run in its own thread."""
 
     def __init__(self, path: Path) -> None:

@@ -14,6 +14,7 @@ from headrace_services.domain.effects import RetryType
 from headrace_services.domain.states import CANCELLED, CANCELLING, PAUSED
 from headrace_services.storage import steps
 from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
+from headrace_services.storage.rowset import Rows
 from headrace_services.storage.state_codec import StateStamp
 from headrace_services.storage.steps import Row, Steps
 
@@ -84,6 +85,7 @@ class Writes:
         "recorders",
         "renewals",
         "requests",
+        "rows",
         "spans",
         "states",
         "tag_deletes",
@@ -115,6 +117,7 @@ class Writes:
         # By kind and run id: state id and due time; None: the timer goes.
         self.timers: dict[tuple[int, str], tuple[str, int] | None] = {}
         self.is_trimming = False
+        self.rows = Rows()
 
     @property
     def is_empty(self) -> bool:
@@ -131,6 +134,7 @@ class Writes:
             or self.deleted_flows
             or self.inputs
             or self.timers
+            or not self.rows.is_empty
         )
 
 
@@ -146,6 +150,7 @@ class Work:
         keys: ids of runs by flow id and idempotency key.
         known_flows: ids of flows that are in the database.
         deleted: ids of runs that were deleted while something may have executed them.
+        rows: pools, queues, deployments and whatever else is an entity.
     """
 
     def __init__(self, now: int, lease_now: int) -> None:
@@ -159,6 +164,7 @@ class Work:
         self.known_flows: set[str] = set()
         self.deleted: set[str] = set()
         self.writes = Writes(now)
+        self.rows = self.writes.rows
         self._touched: dict[str, RunRow] = {}
         self._touched_recorders: dict[str, RecorderRow] = {}
 
@@ -253,6 +259,7 @@ class Work:
                 writes.updated_runs.append(run)
             self._write_tags(run)
         writes.recorders.extend(self._touched_recorders.values())
+        yield from self.rows.flush()
         if not writes.is_empty:
             yield from steps.flush(writes)
 

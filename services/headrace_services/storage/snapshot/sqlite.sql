@@ -237,3 +237,85 @@ CREATE TABLE timers (
 CREATE INDEX timers_due_idx ON timers (kind, due_time);
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
+-- Running upgrade 0002 -> 0003
+
+CREATE TABLE work_pools (
+    id BLOB NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    name TEXT NOT NULL, 
+    type TEXT NOT NULL, 
+    description TEXT NOT NULL, 
+    is_paused BOOLEAN NOT NULL, 
+    concurrency_limit INTEGER, 
+    base_job_template TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT work_pools_name_key UNIQUE (workspace_id, name)
+);
+
+CREATE TABLE work_queues (
+    id BLOB NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    pool_id BLOB NOT NULL, 
+    name TEXT NOT NULL, 
+    description TEXT NOT NULL, 
+    priority INTEGER NOT NULL, 
+    is_paused BOOLEAN NOT NULL, 
+    is_default BOOLEAN NOT NULL, 
+    concurrency_limit INTEGER, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT work_queues_priority_check CHECK (priority >= 1), 
+    CONSTRAINT work_queues_name_key UNIQUE (pool_id, name)
+);
+
+CREATE INDEX work_queues_priority_idx ON work_queues (pool_id, priority);
+
+CREATE TABLE deployments (
+    id BLOB NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    flow_id BLOB NOT NULL, 
+    flow_name TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    is_paused BOOLEAN NOT NULL, 
+    work_pool TEXT, 
+    work_queue TEXT, 
+    concurrency_limit INTEGER, 
+    tags TEXT, 
+    version_id BLOB NOT NULL, 
+    version_number BIGINT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    created_by TEXT NOT NULL, 
+    updated_by TEXT NOT NULL, 
+    spec BLOB NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT deployments_name_key UNIQUE (workspace_id, flow_name, name)
+);
+
+CREATE INDEX deployments_flow_idx ON deployments (flow_id);
+
+CREATE INDEX deployments_pool_idx ON deployments (work_pool, work_queue);
+
+CREATE TABLE deployment_versions (
+    id BLOB NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    deployment_id BLOB NOT NULL, 
+    number BIGINT NOT NULL, 
+    digest TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    created_by TEXT NOT NULL, 
+    body BLOB NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT deployment_versions_number_key UNIQUE (deployment_id, number)
+);
+
+CREATE INDEX runs_deployment_idx ON runs (deployment_id, state_type, create_time, id) WHERE deployment_id IS NOT NULL;
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
