@@ -5,7 +5,8 @@ export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.tools/node/bin:$(PATH)
 
 BIN := .venv/bin
 UV := $(BIN)/uv
-TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/oldest/.made .tools/newest/.made
+TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/oldest/.made .tools/newest/.made \
+	.tools/polyglot.made
 
 include tools/versions.mk
 
@@ -41,6 +42,12 @@ tools: $(TOOLS)
 
 .tools/grpcurl.made: tools/versions.mk tools/grpcurl.sh | .venv/.made
 	@sh tools/grpcurl.sh "$(GRPCURL)" && touch $@ || true
+
+POLYGLOT := $(wildcard proto/headrace/v1/*.proto examples/polyglot/*/*.go examples/polyglot/*/*/*.go \
+	examples/polyglot/ts-client/*.ts examples/polyglot/ts-client/*.json)
+.tools/polyglot.made: tools/versions.mk tools/polyglot.sh examples/polyglot/buf.gen.yaml \
+		$(filter-out %.pb.go,$(POLYGLOT)) | .tools/buf.made .tools/grpcurl.made
+	@sh tools/polyglot.sh "$(PROTOC_GEN_GO)" "$(PROTOC_GEN_GO_GRPC)" && touch $@ || true
 
 constraints: .venv/.made ## Write constraints.txt anew from pyproject.toml
 	@$(UV) pip compile -q pyproject.toml --group dev --universal --python-version 3.11 \
