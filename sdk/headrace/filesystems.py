@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 _REMOTE: Final = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"})
+# Of the connection, not of the store: obstore wants them apart.
+_CLIENT_OPTIONS: Final = frozenset(
+    {"allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent"}
+)
 _RETRIES: Final = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.]*)://", re.IGNORECASE)
 
@@ -215,8 +219,10 @@ class RemoteFileSystem:
         except ImportError as error:
             raise MissingExtraError(f"Storage at {self.basepath}", "headrace[storage]") from error
         try:
+            config = {name: value for name, value in self.settings.items() if name not in _CLIENT_OPTIONS}
+            client = {name: value for name, value in self.settings.items() if name in _CLIENT_OPTIONS}
             return cast("Any", store).from_url(
-                self.basepath, config=self.settings or None, retry_config=_RETRIES
+                self.basepath, config=config or None, client_options=client or None, retry_config=_RETRIES
             )
         except Exception as error:  # obstore has a class of its own for each kind of mistake
             raise ConfigurationError(f"{self.basepath} cannot be used: {error}") from error
@@ -240,6 +246,16 @@ class RemoteFileSystem:
             self._do("delete", key, lambda: self._store.delete(key))
         except FileNotFoundError:
             pass
+
+    def list_keys(self) -> Iterator[str]:
+        """The keys of all objects.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        pages: list[list[dict[str, Any]]] = self._do("list", "", lambda: list(self._store.list()))
+        for page in pages:
+            yield from (str(entry["path"]) for entry in page)
 
     def _do(self, what: str, key: str, action: Callable[[], Any]) -> Any:
         """Call the store; its errors become those of files."""
