@@ -68,6 +68,7 @@ class RunContext:
         log_prints: whether `print` becomes a log line of the run.
         persist_result: whether results are kept in storage; None: in the record alone, where they fit.
         limit_error: what the run's time limit raises, while one is set.
+        idle_micros: how long the run was paused, or waited for a place, since it first ran.
         lost: why the run is not this process's any longer, or None; set on the outermost context.
         suspended: why the run is to be left at its next task boundary, or None; set on the outermost context.
         run_ids: the run and all those around it, outermost first.
@@ -76,6 +77,7 @@ class RunContext:
     __slots__ = (
         "_store",
         "_token",
+        "idle_micros",
         "limit_error",
         "log_prints",
         "lost",
@@ -99,6 +101,7 @@ class RunContext:
         self.log_prints = log_prints
         self.persist_result = persist_result
         self.limit_error: TimeoutError | None = None
+        self.idle_micros = 0
         self.lost: str | None = None
         self._store: ResultStore | None = None
         self.suspended: str | None = None
@@ -278,9 +281,18 @@ class TaskRunContext(RunContext):
         hand_over: called with what the body returned, when that has to leave this process; None: it stays.
             What it raises is a failure of the body.
         transaction: the run's own, once anything has asked for it.
+        earlier_count: what the run's `run_count` was when this process took it up.
     """
 
-    __slots__ = ("flow_context", "hand_over", "parameters", "task", "task_run", "transaction")
+    __slots__ = (
+        "earlier_count",
+        "flow_context",
+        "hand_over",
+        "parameters",
+        "task",
+        "task_run",
+        "transaction",
+    )
 
     def __init__(
         self,
@@ -300,6 +312,7 @@ class TaskRunContext(RunContext):
         self.flow_context = flow_context
         self.transaction: TransactionNode | None = None
         self.hand_over: Callable[[Any], None] | None = None
+        self.earlier_count = task_run.run_count
 
     @classmethod
     def get(cls) -> TaskRunContext | None:
@@ -308,6 +321,11 @@ class TaskRunContext(RunContext):
         while type(context) is FlowRunContext:
             context = context.parent
         return context  # type: ignore[return-value]
+
+    @property
+    def tries(self) -> int:
+        """How often this process has entered the body."""
+        return self.task_run.run_count - self.earlier_count
 
     def own_transaction(self) -> TransactionNode:
         """The transaction of the run, a child of the one around the call."""

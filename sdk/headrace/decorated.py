@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, Final, Generic, ParamSpec, Self, cast
 
+from headrace.core.budget import UNTIL_DEADLINE
 from headrace.exceptions import InvalidNameError
 from headrace.parameters import Binder
 from headrace.utilities.typevars import TypeVar
@@ -27,6 +29,7 @@ __all__ = [
     "count_of_retries",
     "hook_list",
     "positive_timeout",
+    "retry_deadline",
 ]
 
 P = ParamSpec("P")
@@ -240,20 +243,43 @@ def positive_timeout(seconds: Any) -> float | None:
     return float(seconds)
 
 
-def count_of_retries(retries: Any, default: int) -> int:
-    """The number of retries; `default` for None.
+def count_of_retries(retries: Any, default: int, deadline_seconds: float | None) -> int:
+    """The number of retries; `UNTIL_DEADLINE` where only a deadline ends them.
+
+    Args:
+        retries: as it was given; None: until the deadline, where there is one, else `default`.
+        default: what the settings say.
+        deadline_seconds: the budget of time over all attempts; None for none.
 
     Raises:
-        ValueError: it is negative.
+        ValueError: it is negative, and not `UNTIL_DEADLINE` with a deadline.
         TypeError: it is no integer.
     """
     if retries is None:
-        return default
+        return default if deadline_seconds is None else UNTIL_DEADLINE
     if isinstance(retries, bool) or not isinstance(retries, int):
         raise TypeError(f"'retries' must be an integer, not {retries!r}")
-    if retries < 0:
+    if retries == UNTIL_DEADLINE and deadline_seconds is None:
+        raise ValueError(f"retries={retries} means until the deadline: give 'retry_deadline_seconds', too")
+    if retries < 0 and retries != UNTIL_DEADLINE:
         raise ValueError(f"'retries' must not be negative, got {retries}")
     return retries
+
+
+def retry_deadline(seconds: Any) -> float | None:
+    """The option `retry_deadline_seconds`; None for none.
+
+    Raises:
+        ValueError: it is not positive and finite.
+        TypeError: it is no number.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"'retry_deadline_seconds' must be a number of seconds, not {seconds!r}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"'retry_deadline_seconds' must be positive and finite, got {seconds!r}")
+    return float(seconds)
 
 
 def checked_run_name(option: str, template: RunName | None) -> RunName | None:

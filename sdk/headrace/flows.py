@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from headrace.annotations import exact_types
+from headrace.core.budget import RETRIES_MAX, UNTIL_DEADLINE
 from headrace.decorated import (
     UNSET,
     Decorated,
@@ -27,6 +28,7 @@ from headrace.decorated import (
     count_of_retries,
     hook_list,
     positive_timeout,
+    retry_deadline,
 )
 from headrace.result_options import (
     ResultSerializer,
@@ -74,6 +76,7 @@ class Flow(Decorated[P, R]):
         flow_run_name: RunName | None = None,
         retries: int | None = None,
         retry_delay_seconds: float | None = None,
+        retry_deadline_seconds: float | None = None,
         task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
         description: str | None = None,
         timeout_seconds: float | None = None,
@@ -94,7 +97,9 @@ class Flow(Decorated[P, R]):
         self.name = check_name(name or _default_name(self.fn))
         self._version = version
         self.flow_run_name = checked_run_name("flow_run_name", flow_run_name)
-        self.retries = count_of_retries(retries, settings.flows_default_retries)
+        self.retry_deadline_seconds = retry_deadline(retry_deadline_seconds)
+        self._retries_given = retries
+        self.retries = count_of_retries(retries, settings.flows_default_retries, self.retry_deadline_seconds)
         if retry_delay_seconds is None:
             retry_delay_seconds = settings.flows_default_retry_delay_seconds
         self.retry_delay_seconds = _seconds(retry_delay_seconds)
@@ -114,11 +119,18 @@ class Flow(Decorated[P, R]):
         self.on_crashed_hooks = hook_list("on_crashed", on_crashed, "flow")
         self.on_running_hooks = hook_list("on_running", on_running, "flow")
         self.policy: RunPolicy | None = None
-        if self.retries or self.timeout_seconds:
+        if self.retries or self.timeout_seconds or self.retry_deadline_seconds:
             delays = (self.retry_delay_seconds,) if self.retry_delay_seconds else ()
-            self.policy = RunPolicy(self.retries, delays, 0.0, self.timeout_seconds)
+            self.policy = RunPolicy(
+                self.retry_limit, delays, 0.0, self.timeout_seconds, self.retry_deadline_seconds
+            )
         self._exact_types: Mapping[str, type] | None = UNSET
         self._validator: Validator | None = None
+
+    @property
+    def retry_limit(self) -> int:
+        """How many retries there may be at most: `retries`, or as good as no limit up to the deadline."""
+        return RETRIES_MAX if self.retries == UNTIL_DEADLINE else self.retries
 
     @property
     def version(self) -> str | None:
@@ -220,6 +232,7 @@ class Flow(Decorated[P, R]):
         flow_run_name: RunName | None = UNSET,
         retries: int | None = UNSET,
         retry_delay_seconds: float | None = UNSET,
+        retry_deadline_seconds: float | None = UNSET,
         task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
         description: str | None = None,
         timeout_seconds: float | None = UNSET,
@@ -251,8 +264,9 @@ class Flow(Decorated[P, R]):
         }
         nullable = {
             "flow_run_name": (flow_run_name, self.flow_run_name),
-            "retries": (retries, self.retries),
+            "retries": (retries, self._held_retries(retry_deadline_seconds)),
             "retry_delay_seconds": (retry_delay_seconds, self.retry_delay_seconds),
+            "retry_deadline_seconds": (retry_deadline_seconds, self.retry_deadline_seconds),
             "timeout_seconds": (timeout_seconds, self.timeout_seconds),
             "persist_result": (persist_result, self._persist_given),
             "result_storage": (result_storage, self.result_storage),
@@ -260,6 +274,11 @@ class Flow(Decorated[P, R]):
             "log_prints": (log_prints, self.log_prints),
         }
         return Flow(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
+
+    def _held_retries(self, deadline_seconds: Any) -> int | None:
+        """The option `retries` of what `with_options` makes, when it is not given."""
+        is_open = self._retries_given is None and deadline_seconds not in (UNSET, None)
+        return None if is_open or self.retries == UNTIL_DEADLINE else self.retries
 
     def on_completion(self, fn: H) -> H:
         """Call `fn(flow, flow_run, state)` when a run has completed."""
@@ -322,6 +341,7 @@ def flow(
     flow_run_name: RunName | None = None,
     retries: int | None = None,
     retry_delay_seconds: float | None = None,
+    retry_deadline_seconds: float | None = None,
     task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
     description: str | None = None,
     timeout_seconds: float | None = None,
@@ -346,8 +366,12 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
         version: any text; default: a hash of the source file.
         flow_run_name: name of each run: a format string over the parameters, or a function without
             arguments or with one called `parameters`. Default: two random words.
-        retries: attempts after the first; default: setting `flows.default_retries`.
+        retries: attempts after the first; default: setting `flows.default_retries`, with a
+            `retry_deadline_seconds` as many as it leaves time for, which -1 says, too.
         retry_delay_seconds: wait before each retry, one number.
+        retry_deadline_seconds: budget of time over all attempts and the waits between them, from the first
+            start. No attempt begins past it, and one that runs is ended by it. The time in which the run is
+            paused does not count. None: no budget.
         task_runner: runs what is submitted; default: `ThreadPoolTaskRunner()`.
         description: default: the function's documentation.
         timeout_seconds: limit of one attempt; None or 0 for none.

@@ -43,12 +43,14 @@ class RunPolicy:
         retry_delays: seconds before each retry, of which the last repeats.
         retry_jitter_factor: how much delays are spread; 0 for not at all.
         timeout_seconds: limit of one attempt; None for none.
+        deadline_seconds: budget over all attempts; None for none.
     """
 
     retries: int = 0
     retry_delays: tuple[float, ...] = ()
     retry_jitter_factor: float = 0.0
     timeout_seconds: float | None = None
+    deadline_seconds: float | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from headrace.context import FlowRunContext
+from headrace.core.budget import RETRIES_MAX, UNTIL_DEADLINE
 from headrace.core.codehash import code_hash
-from headrace.core.retry import Delays, exponential_backoff, normal_delays, valid_jitter_factor
+from headrace.core.retry import DELAYS_MAX, Delays, exponential_backoff, normal_delays, valid_jitter_factor
 from headrace.decorated import (
     UNSET,
     Decorated,
@@ -27,6 +28,7 @@ from headrace.decorated import (
     count_of_retries,
     hook_list,
     positive_timeout,
+    retry_deadline,
 )
 from headrace.result_options import (
     ResultSerializer,
@@ -88,6 +90,7 @@ class Task(Decorated[P, R]):
         retries: int | None = None,
         retry_delay_seconds: Delays | None = None,
         retry_jitter_factor: float | None = None,
+        retry_deadline_seconds: float | None = None,
         retry_condition_fn: RetryCondition | None = None,
         cache_policy: CachePolicy | None = UNSET,
         cache_key_fn: CacheKeyFn | None = None,
@@ -113,10 +116,12 @@ class Task(Decorated[P, R]):
         self.tags = _tag_set(tags)
         self.version = version
         self.task_run_name = checked_run_name("task_run_name", task_run_name)
-        self.retries = count_of_retries(retries, settings.tasks_default_retries)
+        self.retry_deadline_seconds = retry_deadline(retry_deadline_seconds)
+        self._retries_given = retries
+        self.retries = count_of_retries(retries, settings.tasks_default_retries, self.retry_deadline_seconds)
         if retry_delay_seconds is None:
             retry_delay_seconds = settings.tasks_default_retry_delay_seconds
-        self.retry_delays = normal_delays(retry_delay_seconds, self.retries)
+        self.retry_delays = normal_delays(retry_delay_seconds, min(self.retry_limit, DELAYS_MAX))
         self.retry_jitter_factor = retry_jitter_factor
         jitter = valid_jitter_factor(retry_jitter_factor)
         self.retry_condition_fn = _checked_condition(retry_condition_fn)
@@ -140,8 +145,15 @@ class Task(Decorated[P, R]):
         self.on_rollback_hooks = hook_list("on_rollback", on_rollback, "task")
         self.task_key = f"{callable_name(self.fn)}-{code_hash(self.fn, code_of(self.fn))}"
         self.policy: RunPolicy | None = None
-        if self.retries or self.timeout_seconds:
-            self.policy = RunPolicy(self.retries, self.retry_delays, jitter, self.timeout_seconds)
+        if self.retries or self.timeout_seconds or self.retry_deadline_seconds:
+            self.policy = RunPolicy(
+                self.retry_limit, self.retry_delays, jitter, self.timeout_seconds, self.retry_deadline_seconds
+            )
+
+    @property
+    def retry_limit(self) -> int:
+        """How many retries there may be at most: `retries`, or as good as no limit up to the deadline."""
+        return RETRIES_MAX if self.retries == UNTIL_DEADLINE else self.retries
 
     @property
     def retry_delay_seconds(self) -> float | list[float]:
@@ -352,6 +364,7 @@ class Task(Decorated[P, R]):
         retries: int | None = UNSET,
         retry_delay_seconds: Delays | None = UNSET,
         retry_jitter_factor: float | None = UNSET,
+        retry_deadline_seconds: float | None = UNSET,
         retry_condition_fn: RetryCondition | None = UNSET,
         cache_policy: CachePolicy | None = UNSET,
         cache_key_fn: CacheKeyFn | None = UNSET,
@@ -385,9 +398,10 @@ class Task(Decorated[P, R]):
         }
         nullable = {
             "task_run_name": (task_run_name, self.task_run_name),
-            "retries": (retries, self.retries),
+            "retries": (retries, self._held_retries(retry_deadline_seconds)),
             "retry_delay_seconds": (retry_delay_seconds, self.retry_delays),
             "retry_jitter_factor": (retry_jitter_factor, self.retry_jitter_factor),
+            "retry_deadline_seconds": (retry_deadline_seconds, self.retry_deadline_seconds),
             "retry_condition_fn": (retry_condition_fn, self.retry_condition_fn),
             "cache_policy": (cache_policy, self._given["cache_policy"]),
             "cache_key_fn": (cache_key_fn, self.cache_key_fn),
@@ -401,6 +415,11 @@ class Task(Decorated[P, R]):
             "log_prints": (log_prints, self.log_prints),
         }
         return Task(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
+
+    def _held_retries(self, deadline_seconds: Any) -> int | None:
+        """The option `retries` of what `with_options` makes, when it is not given."""
+        is_open = self._retries_given is None and deadline_seconds not in (UNSET, None)
+        return None if is_open or self.retries == UNTIL_DEADLINE else self.retries
 
     def on_completion(self, fn: H) -> H:
         """Call `fn(task, task_run, state)` when a run has completed."""
@@ -467,6 +486,7 @@ def task(
     retries: int | None = None,
     retry_delay_seconds: Delays | None = None,
     retry_jitter_factor: float | None = None,
+    retry_deadline_seconds: float | None = None,
     retry_condition_fn: RetryCondition | None = None,
     cache_policy: CachePolicy | None = UNSET,
     cache_key_fn: CacheKeyFn | None = None,
@@ -497,10 +517,14 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         task_run_name: name of each run: a format string over the parameters, e.g. `"load-{day:%Y}"`, or a
             function without arguments or with one called `parameters`. Default: the task's name and three
             characters.
-        retries: attempts after the first; default: setting `tasks.default_retries`.
+        retries: attempts after the first; default: setting `tasks.default_retries`, with a
+            `retry_deadline_seconds` as many as it leaves time for, which -1 says, too.
         retry_delay_seconds: wait before each retry: a number, a list whose last item repeats, or a
             function such as `exponential_backoff(2)`.
         retry_jitter_factor: spread the delays: 0.5 allows up to 1.5 times the delay.
+        retry_deadline_seconds: budget of time over all attempts and the waits between them, from the first
+            start. No attempt begins past it, and one that runs is ended by it. The time in which the run is
+            paused does not count. None: no budget.
         retry_condition_fn: asked with the task, its run and the failed state whether to retry.
         cache_policy: what makes two calls the same, e.g. `INPUTS`: see `headrace.cache_policies`. A later one
             does not run the body: it is COMPLETED, named `Cached`, with the result of the first. None and

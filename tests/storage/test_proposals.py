@@ -64,6 +64,22 @@ async def test_two_submissions_are_one_accept_and_one_abort(database: Database) 
     assert await names(database, run) == ["Scheduled", "Pending"]
 
 
+@pytest.mark.parametrize(("paused_seconds", "expected"), [(0, "accepted"), (6, "rejected")])
+async def test_a_deadline_over_all_tries_leaves_out_the_pauses(
+    paused_seconds: int, expected: str, database: Database, clock: ManualClock
+) -> None:
+    policy = RetryPolicy(max_retries=9, delays=[Duration(seconds=5)], deadline=Duration(seconds=10))
+    run, _ = await database.writer.create_run(flow_run(retry_policy=policy))
+    await propose(database, run, state("RUNNING", START))
+    if paused_seconds:
+        await propose(database, run, state("PAUSED", START + SECOND))
+        await propose(database, run, state("RUNNING", START + (1 + paused_seconds) * SECOND))
+    # The next try would begin 16 s after the first one, of which 10 count where 6 were a pause but for 1 us.
+    clock.advance(11 - 0.000001)
+    verdict = await propose(database, run, state("FAILED", clock.now()))
+    assert verdict.WhichOneof("verdict") == expected
+
+
 async def test_a_failure_with_retries_is_sent_back_to_wait(database: Database, clock: ManualClock) -> None:
     policy = RetryPolicy(max_retries=1, delays=[Duration(seconds=5)])
     run, _ = await database.writer.create_run(flow_run(retry_policy=policy))

@@ -41,6 +41,7 @@ class Ending:
         error: what the body raised.
         by_hand: the state made by hand that the body returned.
         is_collection: the body returned a collection of states.
+        is_cut: the body was ended by the deadline over all attempts: no other follows.
     """
 
     type: StateType
@@ -51,6 +52,7 @@ class Ending:
     error: BaseException | None = None
     by_hand: State[Any] | None = None
     is_collection: bool = False
+    is_cut: bool = False
 
 
 def ending_of_value(value: Any) -> Ending:
@@ -112,6 +114,12 @@ def describe(error: BaseException) -> str:
     except Exception:  # a user's __str__ must not take the place of the error itself
         text = "<no text: its __str__ raises>"
     return f"{name}: {text}" if text else name
+
+
+def deadline_error(kind: str, seconds: float) -> TimeoutError:
+    """What ends an attempt that still runs when the deadline over all attempts passes."""
+    cls = FlowRunTimeoutError if kind == "Flow" else TaskRunTimeoutError
+    return cls(f"{kind} run exceeded its retry deadline of {seconds:g} second(s) over all attempts")
 
 
 def limit_error(kind: str, seconds: float) -> TimeoutError:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
-from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
+from headrace.engine.deadlines import AttemptLimit, attempt_limit, no_more_tries, retries_text, seconds_left
+from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import keep
@@ -20,6 +21,7 @@ from headrace.exceptions import (
     Abort,
     Cancel,
     CancelledRun,
+    FailedRun,
     FlowRunTimeoutError,
     ParameterTypeError,
     Pause,
@@ -31,6 +33,7 @@ from headrace.upstreams import Inputs, futures_in, futures_to_states, resolve_in
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext
     from headrace.engine.api import Ops
+    from headrace.flows import Flow
 
 __all__ = ["FlowCall", "run_flow"]
 
@@ -127,8 +130,10 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
     flow, run = context.flow, context.flow_run
     args, kwargs = flow.binder.arguments(context.parameters)
     _log.info("Beginning flow run %r for flow %r", run.name, flow.name)
-    tries = 0
+    tries, ending = 0, None
     while True:
+        if flow.retry_deadline_seconds is not None and not _may_try(ops, context, 0):
+            return await _finish(ops, context, journal, _given_up(flow, tries, ending))
         tries += 1
         context.pauses = count(1)
         name = "Running" if tries == 1 else "Retrying"
@@ -137,14 +142,33 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
             return _refused(running)
         await run_hooks(ops, _log, flow.on_running_hooks, flow, run, running)
         ending = await _attempt(ops, context, args, kwargs)
-        if ending.type is StateType.FAILED and tries <= flow.retries:
-            await _await_retry(ops, context, journal, ending, tries)
-            continue
+        if ending.type is StateType.FAILED and tries <= flow.retry_limit and not ending.is_cut:
+            if _may_try(ops, context, flow.retry_delay_seconds):
+                await _await_retry(ops, context, journal, ending, tries)
+                continue
+            ending = _given_up(flow, tries, ending)
         outcome = await _finish(ops, context, journal, ending)
         if not outcome.state.is_scheduled():
             return outcome
         # The server had the run retried, by a policy that this process does not know.
         await ops.sleep(_seconds_until(ops, outcome.state))
+
+
+def _may_try(ops: Ops, context: FlowRunContext, delay_seconds: float) -> bool:
+    """Whether an attempt that begins after the delay begins before the deadline, if there is one."""
+    left = seconds_left(ops, context, context.flow_run, context.flow.retry_deadline_seconds)
+    return left is None or delay_seconds < left
+
+
+def _given_up(flow: Flow[..., Any], tries: int, last: Ending | None) -> Ending:
+    """How a run ends whose deadline leaves no time for another attempt."""
+    deadline = flow.retry_deadline_seconds
+    assert deadline is not None
+    message = no_more_tries("Flow", tries, deadline, None if last is None else last.message or "Failed")
+    if last is not None:
+        return replace(last, name="Failed", message=message, by_hand=None)
+    error = FailedRun(message)
+    return Ending(StateType.FAILED, "Failed", message, error, error=error)
 
 
 def _refused(state: State[Any]) -> Outcome:
@@ -164,14 +188,16 @@ def _seconds_until(ops: Ops, state: State[Any]) -> float:
 async def _attempt(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: dict[str, Any]) -> Ending:
     """Run the body once, up to the point where nothing that it started runs any longer."""
     flow = context.flow
-    seconds = flow.timeout_seconds
+    limit: AttemptLimit | None = None
     own_limit: TimeoutError | None = None
     try:
-        if not seconds:
+        if flow.timeout_seconds or flow.retry_deadline_seconds:
+            limit = attempt_limit(ops, context, context.flow_run, "Flow", flow)
+        if limit is None:
             value = await _body(ops, context, args, kwargs)
         else:
-            own_limit = context.limit_error = limit_error("Flow", seconds)
-            async with ops.limit(seconds, own_limit):
+            own_limit = context.limit_error = limit.error
+            async with ops.limit(limit.seconds, own_limit):
                 value = await _body(ops, context, args, kwargs)
         ending = ending_of_value(value)
     except (Exception, LimitPassed) as raised:
@@ -179,6 +205,7 @@ async def _attempt(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: d
         if error is not own_limit and context.is_ended_by_outer_limit(error):
             raise
         ending = ending_of_error(error, "Flow", own_limit)
+        ending.is_cut = limit is not None and limit.is_deadline and error is own_limit
     finally:
         context.limit_error = None
     await _leave_runner(ops, context, ending.error)
@@ -220,7 +247,7 @@ async def _await_retry(
         "%s - Retry %s/%s will start %s",
         ending.message or "The flow run failed",
         retry,
-        flow.retries,
+        retries_text(flow.retries),
         f"{delay:g} second(s) from now" if delay else "immediately",
         exc_info=ending.error,
     )

@@ -132,7 +132,14 @@ class Journal:
                 return verdict.state
             if isinstance(verdict, AbortVerdict):
                 raise Abort(verdict.reason)
+            began = self._ops.now()
             await self._ops.sleep(verdict.seconds)
+            self.was_idle(self._ops.now() - began)
+
+    def was_idle(self, micros: int) -> None:
+        """The run was paused for so long, or waited for a place."""
+        if self.run.start_micros:
+            self._context.idle_micros += micros
 
     def _follow(self, state: State[Any]) -> None:
         run = self.run

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
-from headrace.engine.endings import Ending, ending_of_error, ending_of_value, limit_error
+from headrace.engine.deadlines import AttemptLimit, attempt_limit
+from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.gate import until_flow_runs
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import keep, open_transaction, stage_result
 from headrace.engine.names import run_name
-from headrace.engine.retries import retry_allowed, retry_delay
+from headrace.engine.retries import given_up, may_try, unless_retried
 from headrace.exceptions import Abort, Cancel, CancelledRun, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
 from headrace.upstreams import Inputs, resolve_inputs
@@ -140,12 +141,16 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
     task, run = context.task, context.task_run
     args, kwargs = task.binder.arguments(context.parameters)
     flow = context.flow_context
+    if task.retry_deadline_seconds is not None and not may_try(ops, context):
+        # A run that is taken up again does not get a fresh budget.
+        ending = given_up(task)
+        return await _finish(ops, context, journal, ending, _draft(journal, ending))
     while True:
         if flow is not None and (flow.gate is not None or flow.outermost.suspended is not None):
             held = await until_flow_runs(ops, flow, journal)
             if held is not None:
                 return Outcome(held, error=CancelledRun(held.message))
-        name = "Retrying" if run.run_count else "Running"
+        name = "Retrying" if context.tries else "Running"
         running = journal.enter(journal.make(StateType.RUNNING, name))
         if task.on_running_hooks:
             await run_hooks(ops, _log, task.on_running_hooks, task, run, running)
@@ -168,8 +173,11 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
                 return outcome
             context.transaction = None
             continue
-        if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
-            continue
+        if ending.type is StateType.FAILED:
+            failed = await unless_retried(ops, context, journal, ending, draft)
+            if failed is None:
+                continue
+            draft = failed
         return await _finish(ops, context, journal, ending, draft)
 
 
@@ -198,8 +206,11 @@ async def _settled(
         txn.call_when_rolled_back(lambda: _record_rollback(ops, journal))
         return outcome
     await txn.rollback(ops, with_parent=False)
-    if ending.type is StateType.FAILED and await _retries(ops, context, journal, ending, draft):
-        return None
+    if ending.type is StateType.FAILED:
+        failed = await unless_retried(ops, context, journal, ending, draft)
+        if failed is None:
+            return None
+        draft = failed
     if txn.parent is not None:
         await txn.parent.rollback(ops)
     if is_kept:
@@ -263,18 +274,20 @@ async def _attempt(
     ops: Ops, context: TaskRunContext, journal: Journal, args: list[Any], kwargs: dict[str, Any]
 ) -> Ending:
     task = context.task
-    seconds = task.timeout_seconds
+    limit: AttemptLimit | None = None
     own_limit: TimeoutError | None = None
     try:
-        if not seconds:
+        if task.timeout_seconds or task.retry_deadline_seconds:
+            limit = attempt_limit(ops, context, context.task_run, "Task", task)
+        if limit is None:
             value = task.fn(*args, **kwargs)
             if task.is_coroutine:
                 value = await value
             elif type(value) is CoroutineType or task.isgenerator:
                 value = await _finished(ops, task, value)
         else:
-            own_limit = context.limit_error = limit_error("Task", seconds)
-            async with ops.limit(seconds, own_limit, _early_ending(context, journal, own_limit)):
+            own_limit = context.limit_error = limit.error
+            async with ops.limit(limit.seconds, own_limit, _early_ending(context, journal, limit)):
                 value = task.fn(*args, **kwargs)
                 value = await _finished(ops, task, value)
         if context.hand_over is not None:
@@ -283,7 +296,9 @@ async def _attempt(
         error = raised.error if isinstance(raised, LimitPassed) else raised
         if error is not own_limit and context.is_ended_by_outer_limit(error):
             raise
-        return ending_of_error(error, "Task", own_limit)
+        ending = ending_of_error(error, "Task", own_limit)
+        ending.is_cut = limit is not None and limit.is_deadline and error is own_limit
+        return ending
     finally:
         context.limit_error = None
     return ending_of_value(value)
@@ -333,16 +348,16 @@ def crash_elsewhere(ops: Ops, call: TaskCall, message: str) -> State[Any]:
 
 
 def _early_ending(
-    context: TaskRunContext, journal: Journal, limit: TimeoutError
+    context: TaskRunContext, journal: Journal, limit: AttemptLimit
 ) -> Callable[[], object] | None:
     """How to record that time is up without waiting for the body; None when it is to be retried."""
-    if context.task_run.run_count <= context.task.retries:
+    if context.tries <= context.task.retry_limit and not limit.is_deadline:
         return None
 
     def record() -> None:
         # Not this process's any longer: the body's own thread finds that out, too.
         with suppress(Abort):
-            journal.enter(_draft(journal, ending_of_error(limit, "Task", limit)))
+            journal.enter(_draft(journal, ending_of_error(limit.error, "Task", limit.error)))
 
     return record
 
@@ -361,28 +376,6 @@ def _draft(journal: Journal, ending: Ending) -> State[Any]:
     if ending.by_hand is not None:
         return journal.make_final(ending.by_hand, ending.data)
     return journal.make(ending.type, ending.name, ending.message, ending.data)
-
-
-async def _retries(
-    ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, failed: State[Any]
-) -> bool:
-    """Whether there is another attempt; if so, the wait for it is over."""
-    task, run = context.task, context.task_run
-    if run.run_count > task.retries or not await retry_allowed(ops, _log, task, run, failed):
-        return False
-    delay = retry_delay(task, run.run_count)
-    _log.warning(
-        "%s - Retry %s/%s will start %s",
-        failed.message or f"Task run failed: {failed}",
-        run.run_count,
-        task.retries,
-        f"{delay:g} second(s) from now" if delay else "immediately",
-        exc_info=ending.error,
-    )
-    if delay:
-        journal.enter(journal.make_scheduled("AwaitingRetry", delay, failed.message))
-        await ops.sleep(delay)
-    return True
 
 
 async def _finish(

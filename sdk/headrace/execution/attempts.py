@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.client import get_client
 from headrace.context import tags
+from headrace.core.budget import idle_time
+from headrace.core.passing import passing_time
+from headrace.core.states import StateType
 from headrace.engine.drive import run_now
 from headrace.engine.tasks import Outcome
 from headrace.exceptions import SerializationError
@@ -74,6 +77,8 @@ def run_flow_attempt(
     given = _recorded_parameters(recorded) if parameters is None else parameters
     call = recorded_flow_call(flow, _flow_run(recorded, attempt, fence), _bound(flow, given))
     run = call.context.flow_run
+    if flow.retry_deadline_seconds is not None and run.start_micros:
+        call.context.idle_micros = run_in_background(_idle_time(run))
     with tags(*run.tags):
         if flow.isasync:
             return asyncio.run(_run_async(call)).state
@@ -93,6 +98,16 @@ async def _recorded_run(run_id: str) -> Run:
         run = await client.get_run(run_id)
     await recorded_everything()
     return run
+
+
+async def _idle_time(run: FlowRun) -> int:
+    """How long the run has been paused, or has waited for a place, in earlier attempts; microseconds."""
+    history: list[tuple[StateType, str, int]] = []
+    async with get_client() as client:
+        async for state in client.iter_states(run.id):
+            entered = state.event_time.ToMicroseconds()
+            history.append((StateType.from_number(state.type), state.name, entered))
+    return idle_time(history, run.start_micros, passing_time().now())
 
 
 def _recorded_parameters(run: Run) -> dict[str, Any]:

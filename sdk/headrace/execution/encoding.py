@@ -73,6 +73,8 @@ def _put_inputs(message: run_pb2.Run, inputs: Mapping[str, Any]) -> None:
 def _put_policy(message: run_pb2.Run, policy: RunPolicy) -> None:
     if policy.timeout_seconds:
         message.timeout.FromMicroseconds(round(policy.timeout_seconds * 1_000_000))
+    if policy.deadline_seconds:
+        message.retry_policy.deadline.FromMicroseconds(round(policy.deadline_seconds * 1_000_000))
     if policy.retries:
         message.retry_policy.max_retries = policy.retries
         message.retry_policy.jitter_factor = policy.retry_jitter_factor

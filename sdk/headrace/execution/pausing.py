@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace.client.calls import is_transient
 from headrace.core.errors import ServiceError
+from headrace.core.passing import passing_time
 from headrace.core.states import StateType
 from headrace.core.verdicts import Accept, Reject, Wait
 from headrace.engine.gate import PauseGate
@@ -147,12 +148,14 @@ class PauseRequest:
             raise Pause("The flow run is suspended.", state=paused)
         _log.info("Pausing flow, execution will continue when this flow run is resumed.")
         ended: str | None = "The flow run was paused and did not go on."
+        began = passing_time().now()
         try:
             await self._until_left(paused)
             ended = None
         finally:
             if self.context.gate is gate:
                 self.context.gate = None
+            self.context.idle_micros += passing_time().now() - began
             gate.open(ended)
         _log.info("Resuming flow run execution!")
 

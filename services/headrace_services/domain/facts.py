@@ -77,7 +77,7 @@ class RunFacts:
         books: times and counts.
         max_retries: tries after the first.
         retry_delay: of the next try, microseconds, jitter included.
-        retry_deadline: no try begins after it, microseconds; None: no deadline.
+        retry_deadline: no try begins at or after it, microseconds; None: no deadline.
         retry_type: who runs the next try.
         pause_keys: keys that have fired.
         has_deployment: it can be run again elsewhere.

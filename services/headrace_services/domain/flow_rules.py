@@ -225,7 +225,7 @@ def retry(context: Context) -> Outcome:
         is_own_retry = proposed.is_retry and context.by_executor
         return Plan((SetRetryType(RetryType.IN_PROCESS), ClearPauseKeys())) if is_own_retry else None
     at = context.now + run.retry_delay
-    is_over = run.retry_deadline is not None and at > run.retry_deadline
+    is_over = run.retry_deadline is not None and at >= run.retry_deadline
     if context.by_executor or is_over or run.books.run_count > run.max_retries:
         return Plan((SetRetryType(RetryType.NONE),))
     awaiting = awaiting_retry(context, at)

@@ -121,7 +121,7 @@ def take_tag_slots(context: Context) -> Outcome:
 def retry(context: Context) -> Outcome:
     """7: a failure is tried again, unless its author's condition says no. An executor did it itself."""
     run, at = context.run, context.now + context.run.retry_delay
-    is_over = run.retry_deadline is not None and at > run.retry_deadline
+    is_over = run.retry_deadline is not None and at >= run.retry_deadline
     if context.by_executor or context.proposed.retriable is False or is_over:
         return None
     if run.books.run_count > run.max_retries:

@@ -292,6 +292,10 @@ class PostgresqlStore(PostgresqlEntities):
     async def load_inputs(self, connection: Connection, run_id: str, keys: Collection[str]) -> Sequence[Row]:
         return await connection.fetch(_LOAD_INPUTS, run_id, list(keys))
 
+    async def load_history(self, connection: Connection, run_id: str) -> Sequence[Row]:
+        sql = "SELECT type, name, event_time FROM run_states WHERE run_id = $1 ORDER BY seq"
+        return await connection.fetch(sql, run_id)
+
     async def load_full_spec(self, connection: Connection, run_id: str) -> bytes | None:
         spec: bytes | None = await connection.fetchval("SELECT full_spec FROM runs WHERE id = $1", run_id)
         return spec

@@ -7,8 +7,10 @@ import logging
 import random
 from typing import Final
 
+from headrace.core.budget import idle_time
 from headrace.core.ids import new_id
 from headrace.core.retry import delay_before_retry
+from headrace.core.states import StateType
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace.v1.state_pb2 import State
@@ -16,10 +18,11 @@ from headrace_services.domain.effects import Announce, Enqueue, InsertCache
 from headrace_services.domain.facts import Context, FlowFacts, RunFacts
 from headrace_services.domain.flow_rules import FLOW_RULES, MINIMAL_FLOW_RULES
 from headrace_services.domain.pipeline import Decision, Policy, decide
-from headrace_services.domain.states import CANCELLING, PAUSED, StateValue
+from headrace_services.domain.states import CANCELLING, FAILED, PAUSED, StateValue
 from headrace_services.domain.task_rules import MINIMAL_TASK_RULES, TASK_RULES
+from headrace_services.storage import steps
 from headrace_services.storage.cancel_notes import note_cancelling
-from headrace_services.storage.instants import duration_micros
+from headrace_services.storage.instants import duration_micros, micros
 from headrace_services.storage.pause_notes import note_pause
 from headrace_services.storage.rows import RunRow
 from headrace_services.storage.state_codec import decode_state, encode_state, verdict_message
@@ -51,7 +54,7 @@ def propose(
     facts = work.facts.get(pair)
     proposed = decode_state(state)
     context = Context(
-        run=_run_facts(work, run, facts),
+        run=_run_facts(work, run, facts, (yield from _idle_time(work, run, proposed))),
         current=_current(work, run, facts),
         proposed=proposed,
         now=work.now,
@@ -92,12 +95,28 @@ def _earlier(run: RunRow, state_id: str, facts: Facts | None) -> StateValue | No
     return None
 
 
-def _run_facts(work: Work, run: RunRow, facts: Facts | None) -> RunFacts:
+def _idle_time(work: Work, run: RunRow, proposed: StateValue) -> Steps[int]:
+    """How long the run was paused, or waited for a place; asked for only where a deadline hangs on it."""
+    if proposed.type is not FAILED or run.books.start_time is None:
+        return 0
+    if not Run.FromString(run.spec).retry_policy.HasField("deadline"):
+        return 0
+    history: list[tuple[StateType, str, int]] = []
+    if run.stored_version is not None:
+        for number, name, entered in (yield from steps.load_history(run.id)):
+            history.append((StateType.from_number(number), name, entered))
+    for _, body in run.entered:
+        state = State.FromString(body)
+        history.append((StateType.from_number(state.type), state.name, micros(state.event_time)))
+    return idle_time(history, run.books.start_time, work.now)
+
+
+def _run_facts(work: Work, run: RunRow, facts: Facts | None, idle: int) -> RunFacts:
     spec = Run.FromString(run.spec)
     policy = spec.retry_policy
     deadline = None
     if policy.HasField("deadline") and run.books.start_time is not None:
-        deadline = run.books.start_time + duration_micros(policy.deadline)
+        deadline = run.books.start_time + idle + duration_micros(policy.deadline)
     return RunFacts(
         kind="flow" if run.kind == RUN_KIND_FLOW else "task",
         books=run.books,

@@ -231,6 +231,10 @@ class SqliteStore(SqliteEntities):
         sql = "SELECT key, value, sender, create_time FROM run_inputs WHERE run_id = ? AND key = ?"
         return [row for key in keys for row in self._fetch(sql, (blob(run_id), key))]
 
+    def load_history(self, run_id: str) -> list[Row]:
+        sql = "SELECT type, name, event_time FROM run_states WHERE run_id = ? ORDER BY seq"
+        return self._fetch(sql, (blob(run_id),))
+
     def load_full_spec(self, run_id: str) -> bytes | None:
         rows = self._fetch("SELECT full_spec FROM runs WHERE id = ?", (blob(run_id),))
         return rows[0][0] if rows else None

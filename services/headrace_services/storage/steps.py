@@ -73,6 +73,11 @@ def load_inputs(run_id: str, keys: Collection[str]) -> Steps[Sequence[Row]]:
     return call("load_inputs", run_id, keys)
 
 
+def load_history(run_id: str) -> Steps[Sequence[Row]]:
+    """The run's states, oldest first: number of the type, name, event time."""
+    return call("load_history", run_id)
+
+
 def load_full_spec(run_id: str) -> Steps[bytes | None]:
     """What only view FULL shows of the run."""
     return call("load_full_spec", run_id)

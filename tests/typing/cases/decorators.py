@@ -52,6 +52,8 @@ async def use() -> None:
 
 task("name")  # E: a name is not a function
 task(retries="3")  # E: not a number
+task(retries=-1, retry_deadline_seconds=60)
+flow(retry_deadline_seconds=[1])  # E: not a number
 flow(retries=[1])  # E: not a number
 flow(unknown=1)  # E: no such option
 

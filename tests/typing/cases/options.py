@@ -26,6 +26,9 @@ reveal_type(add.with_options(name="other", retries=3)(1))  # R: int
 reveal_type(add.with_options(tags=["a"]).submit(1))  # R: HeadraceFuture[int]
 reveal_type(total.with_options(retries=1)([1]))  # R: int
 add.with_options(retries="3")  # E: not a number
+reveal_type(add.with_options(retry_deadline_seconds=60)(1))  # R: int
+reveal_type(total.with_options(retry_deadline_seconds=1.5)([1]))  # R: int
+add.with_options(retry_deadline_seconds="60")  # E: not a number
 add.with_options(no_such_option=1)  # E: no such option
 add.with_options(retries=1)("1")  # E: the wrong type
 total.with_options(task_runner=4)  # E: not a task runner

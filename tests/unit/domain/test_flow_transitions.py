@@ -179,6 +179,20 @@ LATE = value("SCHEDULED", name="Late")
             "A",
             id="no retry past the deadline",
         ),
+        pytest.param(
+            value("RUNNING"),
+            value("FAILED"),
+            {"max_retries": 3, "retry_delay": SECOND, "retry_deadline": NOW + SECOND},
+            "A",
+            id="no retry at the deadline",
+        ),
+        pytest.param(
+            value("RUNNING"),
+            value("FAILED"),
+            {"max_retries": 3, "retry_delay": SECOND, "retry_deadline": NOW + SECOND + 1},
+            "R>AwaitingRetry",
+            id="a retry before the deadline",
+        ),
     ],
 )
 def test_cells_that_depend_on_more(

@@ -187,3 +187,9 @@ def test_force_protects_a_result_and_frees_slots() -> None:
         value("RUNNING"), value("FAILED"), MINIMAL_TASK_RULES, kind="task", max_retries=3, limits=limits
     )
     assert (outcome(freed), freed.effects) == ("A", (ReleaseSlot("database"),))
+
+
+@pytest.mark.parametrize(("left", "expected"), [(0, "A"), (1, "R>AwaitingRetry")])
+def test_a_task_run_is_tried_again_before_its_deadline_only(left: int, expected: str) -> None:
+    facts = {"kind": "task", "max_retries": 3, "retry_delay": SECOND, "retry_deadline": NOW + SECOND + left}
+    assert outcome(ask(value("RUNNING"), value("FAILED"), TASK_RULES, **facts)) == expected
