@@ -1,4 +1,4 @@
-"""The wheel holds both packages whole, with what they read at run time, and nothing else."""
+"""The wheel holds the three packages whole, with what they read at run time, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import pytest
 
 from tests.support.tools import ROOT
 
-ROOTS = {"headrace": ROOT / "sdk", "headrace_services": ROOT / "services"}
+ROOTS = {
+    "headrace": ROOT / "sdk",
+    "headrace_services": ROOT / "services",
+    "headrace_workers": ROOT / "workers",
+}
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ BREACHES = {
     "sdk/headrace/engine/breach.py": "import grpc",
     "sdk/headrace/client/breach.py": "import headrace.flows",
     "sdk/headrace/core/breach.py": "import asyncio",
+    "workers/headrace_workers/breach.py": "import headrace_services.domain.breach",
+    "workers/headrace_workers/session.py": "import grpc",
 }
 
 
@@ -29,7 +31,7 @@ BREACHES = {
 def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What `lint-imports` says of a copy of the source with every breach in it."""
     copy = tmp_path_factory.mktemp("breaches")
-    for folder in ("sdk", "services"):
+    for folder in ("sdk", "services", "workers"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "pyproject.toml", copy / "pyproject.toml")
     for path, line in BREACHES.items():
@@ -48,6 +50,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
         "headrace.engine.breach -> grpc",
         "headrace.client.breach -> headrace.flows",
         "headrace.core.breach -> asyncio",
+        "headrace_workers.breach -> headrace_services.domain.breach",
+        "headrace_workers.session -> grpc",
     ],
 )
 def test_a_breach_is_named(broken: str, chain: str) -> None:
@@ -57,7 +61,7 @@ def test_a_breach_is_named(broken: str, chain: str) -> None:
 def _lint_imports(root: pathlib.Path) -> str:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(root / "sdk"), str(root / "services")]),
+        "PYTHONPATH": os.pathsep.join(str(root / folder) for folder in ("sdk", "services", "workers")),
         "PYTHONWARNINGS": "default",
     }
     done = subprocess.run(

@@ -1,0 +1,1 @@
+"""Workers: processes that take runs from the server over one stream and see them through."""
