@@ -17,6 +17,7 @@ from headrace.v1 import (
     log_service_pb2_grpc,
     run_service_pb2_grpc,
     span_service_pb2_grpc,
+    work_pool_service_pb2_grpc,
 )
 from headrace.v1.record_service_pb2_grpc import RecordServiceStub
 from headrace_services.server import Server, running_server
@@ -53,6 +54,10 @@ class Client:
     @property
     def spans(self) -> Any:
         return span_service_pb2_grpc.SpanServiceStub(self.channel)
+
+    @property
+    def work_pools(self) -> Any:
+        return work_pool_service_pb2_grpc.WorkPoolServiceStub(self.channel)
 
     @property
     def admin(self) -> Any:

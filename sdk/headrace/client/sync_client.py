@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from headrace.client.blocking import BlockingClient
 from headrace.core.limits import PAGE_SIZE_DEFAULT
@@ -12,11 +12,13 @@ from headrace.v1 import log_service_pb2 as logs
 from headrace.v1 import record_service_pb2 as record
 from headrace.v1 import run_service_pb2 as runs
 from headrace.v1 import span_service_pb2 as spans
+from headrace.v1 import work_pool_service_pb2 as pools
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter, RunView
 from headrace.v1.span_pb2 import Span
 from headrace.v1.state_pb2 import State
+from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
 
 __all__ = ["SyncHeadraceClient"]
 
@@ -264,3 +266,122 @@ class SyncHeadraceClient(BlockingClient):
     def get_server_info(self, *, timeout: float | None = None) -> admin.GetServerInfoResponse:
         """Version, protocol, limits and database of the server."""
         return self._run(self._client.get_server_info(timeout=timeout))
+
+    def create_work_pool(
+        self, work_pool: WorkPool, *, return_existing: bool = False, timeout: float | None = None
+    ) -> pools.CreateWorkPoolResponse:
+        """Make a pool, with its default queue.
+
+        Args:
+            work_pool: `name` and `type` must be set. Without a base job template it gets its type's.
+            return_existing: a pool of that name and type is fine, whatever else it says.
+            timeout: seconds for this call.
+
+        Raises:
+            ObjectAlreadyExists: there is another pool of the name.
+            FieldsInvalid: a field breaks a rule, or the template is not sound.
+        """
+        return self._run(
+            self._client.create_work_pool(work_pool, return_existing=return_existing, timeout=timeout)
+        )
+
+    def get_work_pool(self, name: str, *, timeout: float | None = None) -> WorkPool:
+        """The pool with that name."""
+        return self._run(self._client.get_work_pool(name, timeout=timeout))
+
+    def list_work_pools(
+        self, request: pools.ListWorkPoolsRequest, *, timeout: float | None = None
+    ) -> pools.ListWorkPoolsResponse:
+        """One page of pools, by name."""
+        return self._run(self._client.list_work_pools(request, timeout=timeout))
+
+    def iter_work_pools(
+        self, name_contains: str = "", *, types: Sequence[str] = (), page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[WorkPool]:
+        """Every pool whose name contains the text, of one of the types if any are given."""
+        return self._iterate(self._client.iter_work_pools(name_contains, types=types, page_size=page_size))
+
+    def update_work_pool(
+        self, work_pool: WorkPool, paths: Sequence[str], *, timeout: float | None = None
+    ) -> WorkPool:
+        """Change the fields in `paths`: `description`, `base_job_template`, `concurrency_limit`, `paused`.
+
+        Raises:
+            EtagMismatch: `work_pool.etag` is set, and the pool has changed.
+        """
+        return self._run(self._client.update_work_pool(work_pool, paths, timeout=timeout))
+
+    def delete_work_pool(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete a pool with its queues; deployments and runs keep its name, and wait."""
+        return self._run(self._client.delete_work_pool(name, timeout=timeout))
+
+    def pause_work_pool(self, name: str, *, timeout: float | None = None) -> WorkPool:
+        """Hand out no more runs of the pool; what runs goes on."""
+        return self._run(self._client.pause_work_pool(name, timeout=timeout))
+
+    def resume_work_pool(self, name: str, *, timeout: float | None = None) -> WorkPool:
+        """Hand out runs of the pool again."""
+        return self._run(self._client.resume_work_pool(name, timeout=timeout))
+
+    def create_work_queue(
+        self, work_queue: WorkQueue, *, return_existing: bool = False, timeout: float | None = None
+    ) -> pools.CreateWorkQueueResponse:
+        """Make a queue. Priority 0 is the first that is free; who has the one asked for makes room.
+
+        Raises:
+            ObjectNotFound: there is no such pool.
+            ObjectAlreadyExists: the pool has another queue of the name.
+        """
+        return self._run(
+            self._client.create_work_queue(work_queue, return_existing=return_existing, timeout=timeout)
+        )
+
+    def get_work_queue(self, work_pool: str, name: str, *, timeout: float | None = None) -> WorkQueue:
+        """The queue of the pool with that name."""
+        return self._run(self._client.get_work_queue(work_pool, name, timeout=timeout))
+
+    def list_work_queues(
+        self, request: pools.ListWorkQueuesRequest, *, timeout: float | None = None
+    ) -> pools.ListWorkQueuesResponse:
+        """One page of queues, by pool and priority."""
+        return self._run(self._client.list_work_queues(request, timeout=timeout))
+
+    def iter_work_queues(
+        self, work_pool: str = "", *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[WorkQueue]:
+        """Every queue of the pool, or of all pools, by pool and priority."""
+        return self._iterate(self._client.iter_work_queues(work_pool, page_size=page_size))
+
+    def update_work_queue(
+        self,
+        work_queue: WorkQueue,
+        paths: Sequence[str] = (),
+        *,
+        new_name: str = "",
+        timeout: float | None = None,
+    ) -> WorkQueue:
+        """Change `description`, `priority`, `concurrency_limit` or `paused`, as `paths` says, or the name.
+
+        Raises:
+            EtagMismatch: `work_queue.etag` is set, and the queue has changed.
+            ObjectAlreadyExists: another queue of the pool has the new name.
+        """
+        return self._run(
+            self._client.update_work_queue(work_queue, paths, new_name=new_name, timeout=timeout)
+        )
+
+    def delete_work_queue(self, work_pool: str, name: str, *, timeout: float | None = None) -> None:
+        """Delete a queue; the runs that wait in it wait in the pool's default one.
+
+        Raises:
+            PreconditionFailed: it is the default one.
+        """
+        return self._run(self._client.delete_work_queue(work_pool, name, timeout=timeout))
+
+    def pause_work_queue(self, work_pool: str, name: str, *, timeout: float | None = None) -> WorkQueue:
+        """Hand out no more runs of the queue; what runs goes on."""
+        return self._run(self._client.pause_work_queue(work_pool, name, timeout=timeout))
+
+    def resume_work_queue(self, work_pool: str, name: str, *, timeout: float | None = None) -> WorkQueue:
+        """Hand out runs of the queue again."""
+        return self._run(self._client.resume_work_queue(work_pool, name, timeout=timeout))

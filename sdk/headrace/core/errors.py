@@ -18,6 +18,7 @@
         ├── StaleAttempt               FAILED_PRECONDITION  STALE_ATTEMPT
         ├── TransitionNotAllowed       FAILED_PRECONDITION  TRANSITION_NOT_ALLOWED
         ├── RunActive                  FAILED_PRECONDITION  RUN_ACTIVE
+        ├── PreconditionFailed         FAILED_PRECONDITION  PRECONDITION_FAILED
         ├── RecorderSealed             FAILED_PRECONDITION  RECORDER_SEALED
         ├── SequenceGap                OUT_OF_RANGE         SEQUENCE_GAP
         ├── ProtocolUnsupported        FAILED_PRECONDITION  PROTOCOL_VERSION_UNSUPPORTED
@@ -58,6 +59,7 @@ __all__ = [
     "ParametersInvalid",
     "PayloadTooLarge",
     "PermissionMissing",
+    "PreconditionFailed",
     "ProtocolUnsupported",
     "RecorderSealed",
     "RequestIdReused",
@@ -282,6 +284,13 @@ class RunActive(ServiceError):
 
     code = "FAILED_PRECONDITION"
     reason = "RUN_ACTIVE"
+
+
+class PreconditionFailed(ServiceError):
+    """The object is not in a condition in which this can be done; the message says what stands against it."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "PRECONDITION_FAILED"
 
 
 class RecorderSealed(ServiceError):

@@ -52,6 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 23
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 24
     ERROR_REASON_RECORDER_SEALED: _ErrorReason.ValueType  # 25
+    ERROR_REASON_PRECONDITION_FAILED: _ErrorReason.ValueType  # 26
+    """The object is not in a condition in which this can be done, e.g. a queue that is its pool's default."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is one of these names without the prefix; its
@@ -88,4 +90,6 @@ ERROR_REASON_RUN_ACTIVE: ErrorReason.ValueType  # 22
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 24
 ERROR_REASON_RECORDER_SEALED: ErrorReason.ValueType  # 25
+ERROR_REASON_PRECONDITION_FAILED: ErrorReason.ValueType  # 26
+"""The object is not in a condition in which this can be done, e.g. a queue that is its pool's default."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -65,7 +65,9 @@ class WorkPool(_message.Message):
     """Chosen by the server."""
     name: _builtins.str
     type: _builtins.str
-    """Of its workers: "process", "docker", "kubernetes", or an installed one. Never changes."""
+    """Of its workers: "process", "docker", "kubernetes", or an installed one. Required in CreateWorkPool; never
+    changes.
+    """
     description: _builtins.str
     concurrency_limit: _builtins.int
     """Runs at once over all its workers. Absent: no limit."""

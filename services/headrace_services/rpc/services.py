@@ -17,6 +17,7 @@ from headrace.v1 import (
     record_service_pb2,
     run_service_pb2,
     span_service_pb2,
+    work_pool_service_pb2,
 )
 from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.binding import handlers
@@ -29,6 +30,7 @@ from headrace_services.rpc.reflection import add_reflection
 from headrace_services.rpc.runs import RunService
 from headrace_services.rpc.spans import SpanService
 from headrace_services.rpc.watch import WatchSettings
+from headrace_services.rpc.work_pools import WorkPoolService
 from headrace_services.storage.database import Database
 
 __all__ = ["Services", "register"]
@@ -61,6 +63,7 @@ class Services:
             (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
             (_service(log_service_pb2, "LogService"), LogService(self.database, self.watch)),
             (_service(span_service_pb2, "SpanService"), SpanService(self.database)),
+            (_service(work_pool_service_pb2, "WorkPoolService"), WorkPoolService(self.database)),
             (
                 _service(admin_service_pb2, "AdminService"),
                 AdminService(self.database, facts, self.clock, self.drain),

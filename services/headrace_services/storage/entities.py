@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
-from headrace_services.storage.dialects import Dialect
+from headrace_services.storage.dialects import Dialect, like
 from headrace_services.storage.steps import Row
 
 __all__ = [
@@ -36,7 +36,7 @@ ColumnType = Literal["uuid", "text", "bigint", "int", "smallint", "bool", "bytea
 Key: TypeAlias = tuple[Any, ...]
 Where: TypeAlias = Sequence[tuple[str, str, Any]]
 """Conditions (column, operator, value) that all hold; an operator is `=`, `<>`, `<`, `<=`, `>`, `>=`,
-`in` with a list, or `is` with None or, for what is not null, with True."""
+`in` with a list, `contains` with text whatever its case, or `is` with None or, for what is not null, True."""
 Order: TypeAlias = Sequence[str]
 """Columns, each with ` DESC` behind it or not."""
 
@@ -197,6 +197,9 @@ def _compile_where(table: Table, dialect: Dialect, where: Where) -> tuple[str, l
             else:
                 parts.append(f"{name} IN ({', '.join('?' * len(values))})")
                 parameters.extend(values)
+        elif operator == "contains":
+            parts.append(dialect.contains(name))
+            parameters.append(like(value))
         elif operator in _OPERATORS:
             parts.append(f"{name} {operator} ?")
             parameters.append(dialect.id(value) if type == "uuid" else value)

@@ -96,6 +96,10 @@ _LOAD_TREE: Final = (
     "SELECT id::text, parent_run_id::text, kind, state_type, start_time, create_time, tags FROM runs "
     "WHERE root_run_id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
 )
+_LOAD_WAITING: Final = (
+    "SELECT id::text FROM runs WHERE workspace_id = 1 AND kind = 1 AND state_type = 1 "
+    "AND work_pool = $1 AND work_queue = $2"
+)
 _LOCK_ROOTS: Final = "SELECT 1 FROM runs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
 _LOCK_FLOW: Final = "SELECT 1 FROM flows WHERE id = $1 FOR UPDATE"
 _LOAD_FLOW_ROOTS: Final = "SELECT id::text, root_run_id::text FROM runs WHERE flow_id = $1 AND kind = 1"
@@ -307,6 +311,9 @@ class PostgresqlStore(PostgresqlEntities):
         # Whoever adds a run locks its owner first: with the roots locked, the next statement sees them all.
         await connection.execute(_LOCK_ROOTS, list(root_ids))
         return await connection.fetch(_LOAD_TREE, list(root_ids))
+
+    async def load_waiting(self, connection: Connection, work_pool: str, work_queue: str) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_WAITING, work_pool, work_queue)
 
     async def lock_flow(self, connection: Connection, flow_id: str) -> bool:
         return await connection.fetchval(_LOCK_FLOW, flow_id) is not None

@@ -42,6 +42,7 @@ from headrace_services.storage.run_queries import Path, RunOrdering, RunQuery, o
 from headrace_services.storage.steps import Row
 from headrace_services.storage.values import Changes, RecorderInfo
 from headrace_services.storage.work import run_from_row
+from headrace_services.storage.work_pool_queries import WorkPoolQueries
 
 __all__ = ["Reader"]
 
@@ -57,6 +58,9 @@ class Reader:
     Page sizes: 0 means 100, more than 1000 is taken as 1000. Every list method returns the items and
     the token of the next page, empty on the last.
 
+    Attributes:
+        work_pools: pools and queues.
+
     Raises, from every method:
         DatabaseUnavailable: the database does not answer.
     """
@@ -69,6 +73,7 @@ class Reader:
         self._changes = ChangeQueries(backend, self._dialect)
         self._flows = FlowQueries(backend, self._dialect)
         self._inputs = InputQueries(backend, self._dialect)
+        self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
 
     # Runs
 

@@ -256,6 +256,13 @@ class SqliteStore(SqliteEntities):
             found.extend(_row(row, [0, 1]) for row in self._fetch(sql, (blob(root_id),)))
         return found
 
+    def load_waiting(self, work_pool: str, work_queue: str) -> list[Row]:
+        sql = (
+            "SELECT id FROM runs WHERE workspace_id = 1 AND kind = 1 AND state_type = 1 "
+            "AND work_pool = ? AND work_queue = ?"
+        )
+        return [_row(row, [0]) for row in self._fetch(sql, (work_pool, work_queue))]
+
     def lock_flow(self, flow_id: str) -> bool:
         return bool(self._fetch("SELECT 1 FROM flows WHERE id = ?", (blob(flow_id),)))
 

@@ -93,6 +93,11 @@ def load_tree(root_ids: Collection[str]) -> Steps[Sequence[Row]]:
     return call("load_tree", root_ids)
 
 
+def load_waiting(work_pool: str, work_queue: str) -> Steps[Sequence[Row]]:
+    """Ids of the flow runs that are SCHEDULED in the queue."""
+    return call("load_waiting", work_pool, work_queue)
+
+
 def lock_flow(flow_id: str) -> Steps[bool]:
     """Whether the flow exists; if so, no run can be added to it until the end of the transaction."""
     return call("lock_flow", flow_id)

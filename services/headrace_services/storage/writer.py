@@ -307,6 +307,10 @@ class Writer:
         """
         return await self._ask(DeleteFlow(id, name, force))
 
+    async def do(self, command: Command[T]) -> T:
+        """Commit a command; it says itself what it answers and raises."""
+        return await self._put(command)
+
     # The loop
 
     async def _ask(self, command: Command[T]) -> T:
