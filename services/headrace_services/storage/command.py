@@ -27,6 +27,8 @@ class Command(Generic[T]):
     weight = 1
     is_solo = False
     """Needs a transaction of its own."""
+    is_optimistic = False
+    """Goes by what was read without locks, and by what is remembered: the write confirms it."""
     needs_lease = False
     """Decides on a recorder's lease, which others renew: it must be loaded."""
 

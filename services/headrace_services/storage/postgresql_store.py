@@ -20,8 +20,9 @@ from headrace_services.storage.entity_stores import PostgresqlEntities
 from headrace_services.storage.errors import is_disconnect, translate
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.postgresql import CONNECT_SECONDS, Connection, connect
+from headrace_services.storage.postgresql_statement import Columns, Part, Statement
 from headrace_services.storage.rows import decode_tags
-from headrace_services.storage.steps import Conflict, Row, Steps
+from headrace_services.storage.steps import Row, Steps
 from headrace_services.storage.work import Writes
 
 __all__ = ["PostgresqlStore"]
@@ -105,103 +106,121 @@ _LOCK_FLOW: Final = "SELECT 1 FROM flows WHERE id = $1 FOR UPDATE"
 _LOAD_FLOW_ROOTS: Final = "SELECT id::text, root_run_id::text FROM runs WHERE flow_id = $1 AND kind = 1"
 
 
-class _Statement:
-    """One statement made of parts, each with parameters of its own."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._parameters: list[Any] = []
-        self._counted: list[str] = []
-        self._expected: list[int] = []
-
-    def unnest(self, sql: str, columns: Sequence[tuple[str, str]], rows: Sequence[Row]) -> None:
-        """Add `sql`, in which `{rows}` stands for the rows, as a table with `columns` (name, type)."""
-        arrays: list[Any] = [list(values) for values in zip(*rows, strict=True)]
-        names = ", ".join(name for name, _ in columns)
-        start = len(self._parameters)
-        places = ", ".join(f"${start + i}::{type}[]" for i, (_, type) in enumerate(columns, 1))
-        self._parameters.extend(arrays)
-        self._parts.append(sql.replace("{rows}", f"unnest({places}) AS new ({names})"))
-
-    def expect(self, count: int) -> None:
-        """The part added last, which returns its rows, must return so many."""
-        self._counted.append(f"(SELECT count(*) FROM part{len(self._parts) - 1})")
-        self._expected.append(count)
-
-    async def run(self, connection: Connection) -> None:
-        """Run it.
-
-        Raises:
-            Conflict: a part met another number of rows than it was written for.
-        """
-        if not self._parts:
-            return
-        parts = ", ".join(f"part{i} AS ({part})" for i, part in enumerate(self._parts))
-        counts = ", ".join(self._counted) or "1"
-        row = await connection.fetchrow(f"WITH {parts} SELECT {counts}", *self._parameters)
-        if self._counted and (row is None or list(row) != self._expected):
-            raise Conflict
-
-
-def _insert(table: str, columns: Sequence[tuple[str, str]], suffix: str = "") -> str:
+def _insert(table: str, columns: Columns, suffix: str = "") -> Part:
     names = ", ".join(name for name, _ in columns)
-    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {{rows}} {suffix}".rstrip()
+    return Part(f"INSERT INTO {table} ({names}) SELECT {names} FROM {{rows}} {suffix}".rstrip(), columns)
 
 
-_RUN: Final = [(name, _type(name)) for name in _INSERTED]
-_UPDATED: Final = [*((name, _type(name)) for name in UPDATED_COLUMNS), ("id", "uuid"), ("stored", "bigint")]
+_RUN: Final = tuple((name, _type(name)) for name in _INSERTED)
+_INSERT_RUNS: Final = _insert("runs", _RUN)
 _ASSIGNED: Final = ", ".join(
     f"{c} = coalesce(new.{c}, runs.{c})" if c.endswith("spec") else f"{c} = new.{c}" for c in UPDATED_COLUMNS
 )
 _WHERE_UNCHANGED: Final = "WHERE runs.id = new.id AND runs.version = new.stored RETURNING 1"
-_UPDATE_RUNS: Final = f"UPDATE runs SET {_ASSIGNED} FROM {{rows}} {_WHERE_UNCHANGED}"
-_STATE: Final = [
-    *(("run_id", "uuid"), ("seq", "int"), ("id", "uuid"), ("type", "smallint"), ("name", "text")),
-    *(("event_time", "bigint"), ("record_time", "bigint"), ("body", "bytea")),
-]
-_TAG: Final = [
+_UPDATE_RUNS: Final = Part(
+    f"UPDATE runs SET {_ASSIGNED} FROM {{rows}} {_WHERE_UNCHANGED}",
+    (*((name, _type(name)) for name in UPDATED_COLUMNS), ("id", "uuid"), ("stored", "bigint")),
+)
+_INSERT_STATES: Final = _insert(
+    "run_states",
+    (
+        *(("run_id", "uuid"), ("seq", "int"), ("id", "uuid"), ("type", "smallint"), ("name", "text")),
+        *(("event_time", "bigint"), ("record_time", "bigint"), ("body", "bytea")),
+    ),
+)
+_TAG: Final = (
     *(("tag", "text"), ("kind", "smallint"), ("state_type", "smallint")),
     *(("create_time", "bigint"), ("run_id", "uuid")),
-]
-_DELETE_TAGS: Final = (
+)
+_INSERT_TAGS: Final = _insert("run_tags", _TAG)
+_DELETE_TAGS: Final = Part(
     "DELETE FROM run_tags USING {rows} WHERE run_tags.workspace_id = 1 AND run_tags.tag = new.tag "
     "AND run_tags.kind = new.kind AND run_tags.state_type = new.state_type "
-    "AND run_tags.create_time = new.create_time AND run_tags.run_id = new.run_id"
+    "AND run_tags.create_time = new.create_time AND run_tags.run_id = new.run_id",
+    _TAG,
 )
-_LOG: Final = [
-    *(("run_id", "uuid"), ("root_run_id", "uuid"), ("time", "bigint"), ("level", "smallint")),
-    *(("logger", "text"), ("message", "text"), ("rest", "bytea")),
-]
-_SPAN: Final = [
-    *(("run_id", "uuid"), ("root_run_id", "uuid"), ("trace_id", "text")),
-    *(("start_time", "bigint"), ("body", "bytea")),
-]
-_RECORDER: Final = [*((name, _type(name)) for name in RECORDER_COLUMNS), ("update_time", "bigint")]
-_ADVANCED: Final = [*_RECORDER, ("stored", "bigint"), ("lease", "bool")]
-_UPDATE_RECORDERS: Final = (
+_INSERT_LOGS: Final = _insert(
+    "logs",
+    (
+        *(("run_id", "uuid"), ("root_run_id", "uuid"), ("time", "bigint"), ("level", "smallint")),
+        *(("logger", "text"), ("message", "text"), ("rest", "bytea")),
+    ),
+)
+_INSERT_SPANS: Final = _insert(
+    "spans",
+    (
+        *(("run_id", "uuid"), ("root_run_id", "uuid"), ("trace_id", "text")),
+        *(("start_time", "bigint"), ("body", "bytea")),
+    ),
+)
+_INSERT_FLOWS: Final = _insert(
+    "flows", (("id", "uuid"), ("name", "text"), ("create_time", "bigint")), "ON CONFLICT DO NOTHING"
+)
+_INSERT_RECORDERS: Final = _insert(
+    "recorders", (*((name, _type(name)) for name in RECORDER_COLUMNS), ("update_time", "bigint"))
+)
+_UPDATE_RECORDERS: Final = Part(
     "UPDATE recorders SET durable_seq = new.durable_seq, dropped_logs = new.dropped_logs, "
     "dropped_spans = new.dropped_spans, update_time = new.update_time, is_sealed = new.is_sealed, "
     "expires_at = CASE WHEN new.lease THEN new.expires_at ELSE recorders.expires_at END, "
     "replica_id = CASE WHEN new.lease THEN new.replica_id ELSE recorders.replica_id END FROM {rows} "
     "WHERE recorders.id = new.id AND recorders.durable_seq = new.stored AND NOT recorders.is_sealed "
-    "RETURNING 1"
+    "RETURNING 1",
+    (
+        *(("id", "uuid"), ("durable_seq", "bigint"), ("is_sealed", "bool"), ("expires_at", "bigint")),
+        *(("replica_id", "text"), ("dropped_logs", "bigint"), ("dropped_spans", "bigint")),
+        *(("update_time", "bigint"), ("stored", "bigint"), ("lease", "bool")),
+    ),
 )
-_RENEW: Final = (
+_RENEW: Final = Part(
     "UPDATE recorders SET expires_at = new.expires_at, update_time = new.update_time FROM {rows} "
-    "WHERE recorders.id = new.id AND NOT recorders.is_sealed"
+    "WHERE recorders.id = new.id AND NOT recorders.is_sealed",
+    (("id", "uuid"), ("expires_at", "bigint"), ("update_time", "bigint")),
 )
-_INPUT: Final = [
+_INSERT_REQUESTS: Final = _insert(
+    "requests",
+    (
+        *(("method", "text"), ("request_id", "text"), ("digest", "bytea"), ("response", "bytea")),
+        ("create_time", "bigint"),
+    ),
+)
+_INPUT: Final = (
     *(("run_id", "uuid"), ("key", "text"), ("value", "bytea"), ("sender", "text"), ("create_time", "bigint")),
-]
-_REPLACED_INPUT: Final = (
+)
+_PUT_INPUTS: Final = _insert(
+    "run_inputs",
+    _INPUT,
     "ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value, sender = excluded.sender, "
-    "create_time = excluded.create_time, xid = excluded.xid, seq = excluded.seq"
+    "create_time = excluded.create_time, xid = excluded.xid, seq = excluded.seq",
 )
-_TIMER: Final = [("kind", "smallint"), ("run_id", "uuid"), ("state_id", "uuid"), ("due_time", "bigint")]
-_REPLACED_TIMER: Final = (
-    "ON CONFLICT (kind, run_id) DO UPDATE SET state_id = excluded.state_id, due_time = excluded.due_time"
+_DELETE_INPUTS: Final = Part(
+    "DELETE FROM run_inputs USING {rows} WHERE run_inputs.run_id = new.run_id AND run_inputs.key = new.key",
+    _INPUT[:2],
 )
-_OUTBOX: Final = [("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigint")]
+_TIMER: Final = (("kind", "smallint"), ("run_id", "uuid"), ("state_id", "uuid"), ("due_time", "bigint"))
+_PUT_TIMERS: Final = _insert(
+    "timers",
+    _TIMER,
+    "ON CONFLICT (kind, run_id) DO UPDATE SET state_id = excluded.state_id, due_time = excluded.due_time",
+)
+_DELETE_TIMERS: Final = Part(
+    "DELETE FROM timers USING {rows} WHERE timers.kind = new.kind AND timers.run_id = new.run_id",
+    _TIMER[:2],
+)
+_INSERT_OUTBOX: Final = _insert(
+    "outbox", (("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigint"))
+)
+# Locked against a change until the commit, as if they had been locked when they were read.
+_CONFIRM_RUNS: Final = Part(
+    "SELECT 1 FROM {rows} JOIN runs ON runs.id = new.id AND runs.version = new.version FOR SHARE OF runs",
+    (("id", "uuid"), ("version", "bigint")),
+)
+_CONFIRM_FLOWS: Final = Part(
+    "SELECT 1 FROM {rows} JOIN flows ON flows.id = new.id FOR KEY SHARE OF flows", (("id", "uuid"),)
+)
+_CONFIRM_ABSENT: Final = Part(
+    "SELECT 1 FROM {rows} JOIN deleted_runs ON deleted_runs.id = new.id", (("id", "uuid"),)
+)
 
 
 class PostgresqlStore(PostgresqlEntities):
@@ -222,8 +241,13 @@ class PostgresqlStore(PostgresqlEntities):
         except Exception as error:
             raise translate(error) or error from error
 
-    async def transact(self, logic: Callable[[], Steps[T]]) -> T:
+    async def transact(self, logic: Callable[[], Steps[T]], *, is_optimistic: bool = False) -> T:
         """Run `logic` in one transaction; it is durable when this returns.
+
+        Args:
+            logic: what to do.
+            is_optimistic: what is read need not be locked: the one statement that writes is the whole
+                transaction, and costs one round trip instead of three.
 
         Raises:
             Conflict: it may be tried again.
@@ -232,6 +256,8 @@ class PostgresqlStore(PostgresqlEntities):
         """
         try:
             connection = await self._connected()
+            if is_optimistic:
+                return await self._step(connection, logic())
             async with connection.transaction():
                 return await self._step(connection, logic())
         except BaseException as error:
@@ -322,80 +348,52 @@ class PostgresqlStore(PostgresqlEntities):
         return await connection.fetch(_LOAD_FLOW_ROOTS, flow_id)
 
     async def flush(self, connection: Connection, writes: Writes) -> None:
-        statement = _Statement()
-        if writes.flows:
-            rows = [(id, name, writes.time) for id, name in sorted(writes.flows.items())]
-            columns = [("id", "uuid"), ("name", "text"), ("create_time", "bigint")]
-            statement.unnest(_insert("flows", columns, "ON CONFLICT DO NOTHING"), columns, rows)
-        self._add_runs(statement, writes)
-        if writes.states:
-            statement.unnest(_insert("run_states", _STATE), _STATE, writes.states)
-        if writes.tag_inserts:
-            statement.unnest(_insert("run_tags", _TAG), _TAG, writes.tag_inserts)
-        if writes.logs:
-            statement.unnest(_insert("logs", _LOG), _LOG, writes.logs)
-        if writes.spans:
-            statement.unnest(_insert("spans", _SPAN), _SPAN, writes.spans)
+        statement = Statement()
+        flows = [(id, name, writes.time) for id, name in sorted(writes.flows.items())]
+        statement.add(_INSERT_FLOWS, flows)
+        statement.add(_INSERT_RUNS, [run_values(run) for run in writes.inserted_runs])
+        statement.add(_UPDATE_RUNS, [updated_values(run) for run in writes.updated_runs], each=1)
+        statement.add(_INSERT_STATES, writes.states)
+        statement.add(_DELETE_TAGS, writes.tag_deletes)
+        statement.add(_INSERT_TAGS, writes.tag_inserts)
+        statement.add(_INSERT_LOGS, writes.logs)
+        statement.add(_INSERT_SPANS, writes.spans)
         self._add_recorders(statement, writes)
-        if writes.requests:
-            columns = [("method", "text"), ("request_id", "text"), ("digest", "bytea"), ("response", "bytea")]
-            columns.append(("create_time", "bigint"))
-            rows = [(*row, writes.time) for row in writes.requests]
-            statement.unnest(_insert("requests", columns), columns, rows)
+        statement.add(_INSERT_REQUESTS, [(*row, writes.time) for row in writes.requests])
         if writes.inputs or writes.timers:
             self._add_inputs_and_timers(statement, writes)
         self._add_outbox(statement, writes)
-        if writes.tag_deletes:
-            # In a statement of its own: one statement sees the tables as they were before it.
-            await self._delete_tags(connection, writes.tag_deletes)
+        statement.add(_CONFIRM_RUNS, writes.confirmed_runs, each=1)
+        statement.add(_CONFIRM_FLOWS, [(id,) for id in writes.confirmed_flows], each=1)
+        statement.add(_CONFIRM_ABSENT, [(id,) for id in writes.absent_runs], each=0)
         await statement.run(connection)
         if writes.deleted_runs or writes.deleted_flows:
             await self._delete(connection, writes)
         if writes.is_trimming:
             await self._trim(connection, writes.time)
 
-    def _add_runs(self, statement: _Statement, writes: Writes) -> None:
-        if writes.inserted_runs:
-            statement.unnest(_insert("runs", _RUN), _RUN, [run_values(run) for run in writes.inserted_runs])
-        if writes.updated_runs:
-            rows = [updated_values(run) for run in writes.updated_runs]
-            statement.unnest(_UPDATE_RUNS, _UPDATED, rows)
-            statement.expect(len(rows))
-
-    def _add_recorders(self, statement: _Statement, writes: Writes) -> None:
+    def _add_recorders(self, statement: Statement, writes: Writes) -> None:
         new = [(*recorder_values(r), writes.time) for r in writes.recorders if r.is_new]
-        if new:
-            statement.unnest(_insert("recorders", _RECORDER), _RECORDER, new)
-        advanced = [
-            (*recorder_values(r), writes.time, r.stored_seq, r.writes_lease)
+        statement.add(_INSERT_RECORDERS, new)
+        advanced: list[Row] = [
+            (
+                *(r.id, r.durable_seq, r.is_sealed, r.expires_at, r.replica_id, r.dropped_logs),
+                *(r.dropped_spans, writes.time, r.stored_seq, r.writes_lease),
+            )
             for r in writes.recorders
             if not r.is_new
         ]
-        if advanced:
-            statement.unnest(_UPDATE_RECORDERS, _ADVANCED, advanced)
-            statement.expect(len(advanced))
-        if writes.renewals:
-            columns = [("id", "uuid"), ("expires_at", "bigint"), ("update_time", "bigint")]
-            rows = [(id, at, writes.time) for id, at in sorted(writes.renewals.items())]
-            statement.unnest(_RENEW, columns, rows)
+        statement.add(_UPDATE_RECORDERS, advanced, each=1)
+        statement.add(_RENEW, [(id, at, writes.time) for id, at in sorted(writes.renewals.items())])
 
-    def _add_inputs_and_timers(self, statement: _Statement, writes: Writes) -> None:
+    def _add_inputs_and_timers(self, statement: Statement, writes: Writes) -> None:
         inputs = [(id, key, *said, writes.time) for (id, key), said in writes.inputs.items() if said]
-        if inputs:
-            statement.unnest(_insert("run_inputs", _INPUT, _REPLACED_INPUT), _INPUT, inputs)
-        gone: list[Row] = [pair for pair, said in writes.inputs.items() if said is None]
-        if gone:
-            where = "WHERE run_inputs.run_id = new.run_id AND run_inputs.key = new.key"
-            statement.unnest(f"DELETE FROM run_inputs USING {{rows}} {where}", _INPUT[:2], gone)
-        timers = [(*pair, *due) for pair, due in writes.timers.items() if due]
-        if timers:
-            statement.unnest(_insert("timers", _TIMER, _REPLACED_TIMER), _TIMER, timers)
-        ended: list[Row] = [pair for pair, due in writes.timers.items() if due is None]
-        if ended:
-            where = "WHERE timers.kind = new.kind AND timers.run_id = new.run_id"
-            statement.unnest(f"DELETE FROM timers USING {{rows}} {where}", _TIMER[:2], ended)
+        statement.add(_PUT_INPUTS, inputs)
+        statement.add(_DELETE_INPUTS, [pair for pair, said in writes.inputs.items() if said is None])
+        statement.add(_PUT_TIMERS, [(*pair, *due) for pair, due in writes.timers.items() if due])
+        statement.add(_DELETE_TIMERS, [pair for pair, due in writes.timers.items() if due is None])
 
-    def _add_outbox(self, statement: _Statement, writes: Writes) -> None:
+    def _add_outbox(self, statement: Statement, writes: Writes) -> None:
         changed = [run.id for run in writes.inserted_runs] + [run.id for run in writes.updated_runs]
         removed = [row[0] for row in writes.deleted_runs]
         kinds = ((OutboxKind.CHANGED, changed), (OutboxKind.REMOVED, removed))
@@ -404,13 +402,7 @@ class PostgresqlStore(PostgresqlEntities):
             for kind, ids in kinds
             if ids
         ]
-        if rows:
-            statement.unnest(_insert("outbox", _OUTBOX), _OUTBOX, rows)
-
-    async def _delete_tags(self, connection: Connection, rows: Sequence[Row]) -> None:
-        statement = _Statement()
-        statement.unnest(_DELETE_TAGS, _TAG, rows)
-        await statement.run(connection)
+        statement.add(_INSERT_OUTBOX, rows)
 
     async def _delete(self, connection: Connection, writes: Writes) -> None:
         ids = [row[0] for row in writes.deleted_runs]
@@ -419,8 +411,9 @@ class PostgresqlStore(PostgresqlEntities):
             for id, _, kind, state_type, _, create_time, tags in writes.deleted_runs
             for tag in decode_tags(tags)
         ]
-        if tags:
-            await self._delete_tags(connection, tags)
+        statement = Statement()
+        statement.add(_DELETE_TAGS, tags)
+        await statement.run(connection)
         for table, column in DELETED_FROM:
             await connection.execute(f"DELETE FROM {table} WHERE {column} = ANY($1::uuid[])", ids)
         await connection.execute(

@@ -49,7 +49,7 @@ def propose(
         actor: who asks, kept in a forced state.
     """
     pair = (run.id, state.id.lower())
-    if run.stored_version is not None:  # of a run that is made right now, the database knows nothing
+    if work.needs_facts(run):
         yield from work.load_facts([pair])
     facts = work.facts.get(pair)
     proposed = decode_state(state)
@@ -163,7 +163,8 @@ def _flow_facts(work: Work, run: RunRow) -> Steps[FlowFacts | None]:
     if flow is None or flow.kind != RUN_KIND_FLOW:
         return None
     pair = (flow.id, flow.state_id or flow.id)
-    yield from work.load_facts([pair])
+    if flow.body is None:
+        yield from work.load_facts([pair])
     return FlowFacts(_current(work, flow, work.facts.get(pair)), flow.books.run_count)
 
 

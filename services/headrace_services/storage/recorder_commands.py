@@ -23,6 +23,8 @@ __all__ = ["OpenRecorder", "Record", "Renew"]
 class Record(Command[RecordOutcome]):
     """Entries of a recorder."""
 
+    is_optimistic = True
+
     def __init__(self, recorder_id: str, first_seq: int, ops: list[Op]) -> None:
         super().__init__()
         self._recorder_id = recorder_id

@@ -109,6 +109,7 @@ class RunRow:
         "full_spec",
         "id",
         "idempotency_key",
+        "is_history_known",
         "is_presumed",
         "kind",
         "name",
@@ -166,7 +167,9 @@ class RunRow:
     body: bytes | None
     """The current state, serialised, when it is known."""
     entered: list[tuple[str, bytes]]
-    """Ids and bodies of the states that are about to be written."""
+    """Ids and bodies of the states it has entered since it was loaded or made."""
+    is_history_known: bool
+    """`entered` has every state it was ever in: the run was made here and is remembered since."""
     stored_version: int | None
     """The version in the database; None: the run is new."""
     stored_type: int
@@ -210,7 +213,7 @@ class RecorderRow:
     dropped_spans: int
     is_new: bool
     is_remembered: bool
-    """It is as an earlier transaction left it: enough to go on from, as the write checks it."""
+    """It was not locked when it was read: enough to go on from, as the write checks it."""
     stored_seq: int
     """The durable sequence number in the database; every update names it."""
     writes_lease: bool

@@ -35,6 +35,8 @@ __all__ = ["CreateRun", "ProposeState", "UpdateRun"]
 class CreateRun(Command[tuple[Run, bool]]):
     """A run is asked for."""
 
+    is_optimistic = True
+
     def __init__(self, run: Run, idempotency_key: str, on_conflict: ConflictPolicy.ValueType) -> None:
         super().__init__()
         self._run = run
@@ -123,6 +125,8 @@ def shown(work: Work, run: RunRow) -> Steps[Run]:
 
 class ProposeState(Command[ProposeStateResponse]):
     """A state is proposed."""
+
+    is_optimistic = True
 
     def __init__(
         self, run_id: str, attempt: AttemptRef | None, state: State, force: bool, actor: str

@@ -84,7 +84,7 @@ def _blank_run(work: Work, source: Run) -> RunRow:
     run.version = 0
     run.spec, run.full_spec = split_spec(source)
     run.body = None
-    run.entered = []
+    run.entered, run.is_history_known = [], False
     run.stored_version, run.stored_type = None, 0
     run.writes_spec = run.writes_full_spec = True
     return run

@@ -134,8 +134,12 @@ class SqliteStore(SqliteEntities):
         """
         await self._thread.call(self._connected)
 
-    async def transact(self, logic: Callable[[], Steps[T]]) -> T:
+    async def transact(self, logic: Callable[[], Steps[T]], *, is_optimistic: bool = False) -> T:
         """Run `logic` in one transaction; it is durable when this returns.
+
+        Args:
+            logic: what to do.
+            is_optimistic: makes no difference here, where a transaction always locks the file.
 
         Raises:
             Conflict: it may be tried again.
@@ -275,6 +279,7 @@ class SqliteStore(SqliteEntities):
     def flush(self, writes: Writes) -> None:
         connection = self._connected()
         many = connection.executemany
+        self._confirm(writes)
         if writes.flows:
             many(
                 "INSERT OR IGNORE INTO flows (id, name, create_time) VALUES (?, ?, ?)",
@@ -313,6 +318,17 @@ class SqliteStore(SqliteEntities):
         if writes.deleted_runs or writes.deleted_flows:
             self._flush_deletes(connection, writes)
         self._flush_outbox(connection, writes)
+
+    def _confirm(self, writes: Writes) -> None:
+        """Make sure of what was remembered rather than read in this transaction."""
+        for id, version in writes.confirmed_runs:
+            if not self._fetch("SELECT 1 FROM runs WHERE id = ? AND version = ?", (blob(id), version)):
+                raise Conflict
+        for id in writes.confirmed_flows:
+            if not self.lock_flow(id):
+                raise Conflict
+        if self._fetch_in("SELECT id FROM deleted_runs WHERE id IN ({0})", writes.absent_runs):
+            raise Conflict
 
     def _flush_runs(self, connection: sqlite3.Connection, writes: Writes) -> None:
         if writes.inserted_runs:

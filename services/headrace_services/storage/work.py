@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final
 
 from headrace.core.states import StateType
@@ -23,6 +24,7 @@ __all__ = ["Facts", "TimerKind", "Work", "Writes", "recorder_from_row", "run_fro
 Facts = tuple[bytes | None, bytes | None, int | None]
 """A run's current state, the state that has the proposed id, and its recorder's lease."""
 _TYPES: Final = (None, *StateType)
+_NO_RUNS: Final[Mapping[str, RunRow]] = MappingProxyType({})
 
 
 class TimerKind(IntEnum):
@@ -51,7 +53,7 @@ def run_from_row(row: Row) -> RunRow:
         *(run_time, run_count, bool(is_resuming)),
     )
     run.full_spec = run.body = None
-    run.entered = []
+    run.entered, run.is_history_known = [], False
     run.stored_version, run.stored_type, run.stored_tags = run.version, type_number, run.tags
     run.writes_spec = run.writes_full_spec = False
     return run
@@ -72,9 +74,12 @@ def recorder_from_row(row: Row) -> RecorderRow:
 
 
 class Writes:
-    """Everything that one transaction writes, by table."""
+    """Everything that one transaction writes, by table, and what it has decided by without writing it."""
 
     __slots__ = (
+        "absent_runs",
+        "confirmed_flows",
+        "confirmed_runs",
         "deleted_flows",
         "deleted_runs",
         "flows",
@@ -118,6 +123,11 @@ class Writes:
         self.timers: dict[tuple[int, str], tuple[str, int] | None] = {}
         self.is_trimming = False
         self.rows = Rows()
+        # What the write fails without, because it was read and not locked: runs at these versions, flows.
+        self.confirmed_runs: list[tuple[str, int]] = []
+        self.confirmed_flows: list[str] = []
+        # Ids of runs that must not have been deleted.
+        self.absent_runs: list[str] = []
 
     @property
     def is_empty(self) -> bool:
@@ -149,13 +159,28 @@ class Work:
         facts: what proposals need beyond the row.
         keys: ids of runs by flow id and idempotency key.
         known_flows: ids of flows that are in the database.
+        new_roots: ids of runs that would be made at the top of a tree, unless they were deleted once; not
+            looked up beforehand, so the write must fail for those that were.
         deleted: ids of runs that were deleted while something may have executed them.
         rows: pools, queues, deployments and whatever else is an entity.
+        is_optimistic: rows are not locked when they are read, so the write must confirm them.
+
+    Args:
+        remembered: runs that need not be loaded; for an optimistic transaction only.
     """
 
-    def __init__(self, now: int, lease_now: int) -> None:
+    def __init__(
+        self,
+        now: int,
+        lease_now: int,
+        *,
+        is_optimistic: bool = False,
+        remembered: Mapping[str, RunRow] = _NO_RUNS,
+    ) -> None:
         self.now = now
         self.lease_now = lease_now
+        self.is_optimistic = is_optimistic
+        self._remembered = remembered
         self.stamp = StateStamp(now)
         self.runs: dict[str, RunRow | None] = {}
         self.recorders: dict[str, RecorderRow] = {}
@@ -163,6 +188,7 @@ class Work:
         self.keys: dict[tuple[str, str], str] = {}
         self.known_flows: set[str] = set()
         self.deleted: set[str] = set()
+        self.new_roots: set[str] = set()
         self.writes = Writes(now)
         self.rows = self.writes.rows
         self._touched: dict[str, RunRow] = {}
@@ -172,7 +198,7 @@ class Work:
 
     def load_runs(self, ids: Iterable[str]) -> Steps[None]:
         """Make `runs` know about `ids`, and about the owners of those that exist."""
-        missing = {id for id in ids if id not in self.runs}
+        missing = self._recall({id for id in ids if id not in self.runs})
         if not missing:
             return
         for row in (yield from steps.load_runs(missing)):
@@ -181,12 +207,30 @@ class Work:
         for id in missing:
             self.runs.setdefault(id, None)
 
+    def _recall(self, ids: set[str]) -> set[str]:
+        """Take what is remembered of the runs and their owners; the ids of those that must be loaded."""
+        found = [run for id in ids if (run := self._remembered.get(id)) is not None]
+        if not found:
+            return ids
+        missing = ids.difference(run.id for run in found)
+        self.runs.update((run.id, run) for run in found)
+        owners = {run.owner_id for run in found if run.owner_id not in self.runs}
+        return missing | self._recall(owners) if owners else missing
+
     def load_recorders(self, ids: Iterable[str]) -> Steps[None]:
         """Make `recorders` know about those of `ids` that exist."""
         missing = {id for id in ids if id not in self.recorders}
         if missing:
             for row in (yield from steps.load_recorders(missing)):
-                self.recorders[row[0]] = recorder_from_row(row)
+                recorder = self.recorders[row[0]] = recorder_from_row(row)
+                recorder.is_remembered = self.is_optimistic
+
+    def needs_facts(self, run: RunRow) -> bool:
+        """Whether a decision on the run needs more of the database than the rows at hand."""
+        if run.stored_version is None:  # of a run that is made right now, the database knows nothing
+            return False
+        is_recorder_known = run.recorder_id is None or run.recorder_id in self.recorders
+        return not (run.is_history_known and is_recorder_known)
 
     def load_facts(self, pairs: Collection[tuple[str, str]]) -> Steps[None]:
         """Make `facts` know about (run id, state id)."""
@@ -260,16 +304,33 @@ class Work:
             self._write_tags(run)
         writes.recorders.extend(self._touched_recorders.values())
         yield from self.rows.flush()
-        if not writes.is_empty:
+        if self.is_optimistic:
+            self._confirm()
+        if not writes.is_empty or writes.confirmed_runs:
             yield from steps.flush(writes)
+
+    def _confirm(self) -> None:
+        """Note what the decisions rest on beside the rows that are written, each at its version."""
+        writes = self.writes
+        writes.confirmed_runs = sorted(
+            (run.id, run.stored_version)
+            for run in self.runs.values()
+            if run is not None and run.stored_version is not None and run.id not in self._touched
+        )
+        flow_ids = {run.flow_id for run in writes.inserted_runs if run.flow_id is not None}
+        writes.confirmed_flows = sorted(flow_ids - writes.flows.keys())
+        writes.absent_runs = [run.id for run in writes.inserted_runs if run.id in self.new_roots]
 
     def _write_tags(self, run: RunRow) -> None:
         """Keep the rows that lists filter tags by in step with the run."""
+        if not run.tags and not run.stored_tags:
+            return
         type_number = 0 if run.books.type is None else run.books.type.number
+        now = {(tag, run.kind, type_number, run.create_time, run.id) for tag in decode_tags(run.tags)}
+        before: set[Row] = set()
         if run.stored_version is not None:
-            if run.tags == run.stored_tags and type_number == run.stored_type:
-                return
-            for tag in decode_tags(run.stored_tags):
-                self.writes.tag_deletes.append((tag, run.kind, run.stored_type, run.create_time, run.id))
-        for tag in decode_tags(run.tags):
-            self.writes.tag_inserts.append((tag, run.kind, type_number, run.create_time, run.id))
+            stored = decode_tags(run.stored_tags)
+            before = {(tag, run.kind, run.stored_type, run.create_time, run.id) for tag in stored}
+        # No row in both: one statement may do it all.
+        self.writes.tag_deletes.extend(sorted(before - now))
+        self.writes.tag_inserts.extend(sorted(now - before))

@@ -30,10 +30,10 @@ from headrace_services.storage.cancelling import CancelRun, SettleCancellation
 from headrace_services.storage.command import Command
 from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
 from headrace_services.storage.errors import is_conflict
-from headrace_services.storage.ops import Wanted
+from headrace_services.storage.loading import load
+from headrace_services.storage.memory import Memory
 from headrace_services.storage.pausing import DeleteRunInput, ExpirePause, ResumeRun, SendRunInput
 from headrace_services.storage.recorder_commands import OpenRecorder, Record, Renew
-from headrace_services.storage.rows import RecorderRow, flow_id_of, text
 from headrace_services.storage.run_commands import CreateRun, ProposeState, UpdateRun
 from headrace_services.storage.steps import Conflict, Steps
 from headrace_services.storage.values import RecorderStatus, RecordOutcome
@@ -66,9 +66,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        # Recorders as of the last commit. Every advance names the number it follows, so that an entry
-        # another replica has overtaken is found out in the write.
-        self._recorders: dict[str, RecorderRow] = {}
+        self._memory = Memory()
         self._trimmed_at = clock.monotonic()
 
     def start(self) -> None:
@@ -367,10 +365,13 @@ class Writer:
     async def _transact(self, batch: Sequence[Command[Any]]) -> None:
         """One transaction, tried again when another one came first."""
         for attempt in range(1, _TRIES + 1):
+            trims = self._due_to_trim()
+            is_optimistic = attempt == 1 and not trims and all(command.is_optimistic for command in batch)
             try:
-                changed = await self._backend.store.transact(await self._logic(batch))
+                logic = await self._logic(batch, is_optimistic=is_optimistic, trims=trims)
+                changed = await self._backend.store.transact(logic, is_optimistic=is_optimistic)
             except Exception as error:
-                self._recorders.clear()
+                self._memory.forget()
                 if attempt == _TRIES or not self._is_worth_another_try(error, attempt):
                     raise
                 await asyncio.sleep(random.random() * 0.005 * attempt)
@@ -421,59 +422,29 @@ class Writer:
 
     # One transaction
 
-    async def _logic(self, batch: Sequence[Command[Any]]) -> Callable[[], Steps[bool]]:
+    async def _logic(
+        self, batch: Sequence[Command[Any]], *, is_optimistic: bool, trims: bool
+    ) -> Callable[[], Steps[bool]]:
         """The batch as the logic of one transaction, which says whether anything was written."""
         lease_now = 0
         if any(isinstance(command, OpenRecorder) for command in batch):
             lease_now = await self._backend.lease_now()
         now = self._clock.now()
-        trim = self._due_to_trim()
 
         def logic() -> Steps[bool]:
-            work = Work(now, lease_now)
-            work.writes.is_trimming = trim
-            yield from self._load(work, batch)
+            if is_optimistic:
+                work = Work(now, lease_now, is_optimistic=True, remembered=self._memory.runs)
+            else:
+                work = Work(now, lease_now)
+            work.writes.is_trimming = trims
+            yield from load(work, batch, self._memory)
             for command in batch:
                 yield from command.run(work)
             yield from work.flush()
-            self._keep(work)
+            self._memory.keep(work)
             return not work.writes.is_empty
 
         return logic
-
-    def _load(self, work: Work, batch: Sequence[Command[Any]]) -> Steps[None]:
-        wanted = Wanted.nothing()
-        recorders: set[str] = set()
-        for command in batch:
-            command.wanted(wanted)
-            recorders.update(command.recorders())
-            if command.needs_lease:
-                for id in command.recorders():
-                    self._recorders.pop(id, None)
-        work.recorders = {id: self._recorders[id] for id in recorders if id in self._recorders}
-        # A recorder first: once it is locked, whatever it has recorded elsewhere can be seen. The other way
-        # round, runs that another replica is about to commit would be taken for missing.
-        yield from work.load_recorders(recorders)
-        yield from work.load_runs(wanted.runs)
-        # A flow cannot go while a run of it is locked.
-        work.known_flows.update(run.flow_id for run in work.runs.values() if run and run.flow_id)
-        flow_ids = {flow_id_of(text(name)) for name in wanted.flows} - work.known_flows
-        new_roots = {id for id in wanted.roots if work.runs.get(id) is None}
-        if new_roots or flow_ids:
-            yield from work.load_known(flow_ids, new_roots)
-        yield from work.load_keys(wanted.keys)
-        facts = [pair for pair in wanted.facts if work.runs.get(pair[0]) is not None]
-        yield from work.load_facts(facts)
-
-    def _keep(self, work: Work) -> None:
-        """Remember the recorders as they will be after the commit; a failure forgets them all."""
-        for id, recorder in work.recorders.items():
-            recorder.is_new = recorder.writes_lease = False
-            recorder.is_remembered = True
-            recorder.stored_seq = recorder.durable_seq
-            self._recorders[id] = recorder
-            if recorder.expires_at is None:  # sealed, or given up: it may never be heard of again
-                del self._recorders[id]
 
     def _due_to_trim(self) -> bool:
         """Whether what is past its time should go."""
