@@ -47,5 +47,6 @@ def _load_known(work: Work, wanted: Wanted, memory: Memory) -> Steps[None]:
         remembered = memory.flows(flow_ids)
         work.known_flows |= remembered
         flow_ids -= remembered
-        work.new_roots, new_roots = new_roots, set()
+        work.new_roots |= new_roots
+        new_roots.clear()
     yield from work.load_known(flow_ids, new_roots)

@@ -108,6 +108,7 @@ _UPDATE_RECORDER: Final = (
     "WHERE id = ? AND durable_seq = ? AND NOT is_sealed"
 )
 _UPDATE_LEASE: Final = "UPDATE recorders SET is_sealed = ?, expires_at = ?, replica_id = ? WHERE id = ?"
+_FIND_FLOW: Final = "SELECT 1 FROM flows WHERE id = ?"
 _LOAD_FACTS: Final = """
 WITH asked (run_id, state_id) AS (VALUES {0})
 SELECT asked.run_id, asked.state_id, current.body, earlier.body, recorders.expires_at
@@ -268,7 +269,7 @@ class SqliteStore(SqliteEntities):
         return [_row(row, [0]) for row in self._fetch(sql, (work_pool, work_queue))]
 
     def lock_flow(self, flow_id: str) -> bool:
-        return bool(self._fetch("SELECT 1 FROM flows WHERE id = ?", (blob(flow_id),)))
+        return bool(self._fetch(_FIND_FLOW, (blob(flow_id),)))
 
     def load_flow_roots(self, flow_id: str) -> list[Row]:
         rows = self._fetch(
@@ -325,7 +326,7 @@ class SqliteStore(SqliteEntities):
             if not self._fetch("SELECT 1 FROM runs WHERE id = ? AND version = ?", (blob(id), version)):
                 raise Conflict
         for id in writes.confirmed_flows:
-            if not self.lock_flow(id):
+            if not self._fetch(_FIND_FLOW, (blob(id),)):
                 raise Conflict
         if self._fetch_in("SELECT id FROM deleted_runs WHERE id IN ({0})", writes.absent_runs):
             raise Conflict
