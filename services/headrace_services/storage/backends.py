@@ -36,13 +36,16 @@ _PLANNING: Final = {"enable_seqscan": "off"}
 class Store(Protocol):
     """The writer's side of a database."""
 
-    async def transact(self, logic: Callable[[], Steps[T]], *, is_optimistic: bool = False) -> T:
+    async def transact(
+        self, logic: Callable[[], Steps[T]], *, is_optimistic: bool = False, is_alone: bool = False
+    ) -> T:
         """Run `logic` in one transaction; it is durable when this returns.
 
         Args:
             logic: what to do.
             is_optimistic: nothing needs to be locked before it is written, because the write, of which there
                 is one at most, confirms what was read.
+            is_alone: nobody else waits, and it is small.
 
         Raises:
             Conflict: it may be tried again.

@@ -241,13 +241,16 @@ class PostgresqlStore(PostgresqlEntities):
         except Exception as error:
             raise translate(error) or error from error
 
-    async def transact(self, logic: Callable[[], Steps[T]], *, is_optimistic: bool = False) -> T:
+    async def transact(
+        self, logic: Callable[[], Steps[T]], *, is_optimistic: bool = False, is_alone: bool = False
+    ) -> T:
         """Run `logic` in one transaction; it is durable when this returns.
 
         Args:
             logic: what to do.
             is_optimistic: what is read need not be locked: the one statement that writes is the whole
                 transaction, and costs one round trip instead of three.
+            is_alone: makes no difference here, where the event loop never waits for the database.
 
         Raises:
             Conflict: it may be tried again.

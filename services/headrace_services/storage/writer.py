@@ -45,6 +45,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _BATCH_COMMANDS: Final = 500
 _BATCH_WEIGHT: Final = 5000
+_ALONE_WEIGHT: Final = 8
 _TRIES: Final = 8
 _TRIM_SECONDS: Final = 60.0
 
@@ -369,7 +370,9 @@ class Writer:
             is_optimistic = attempt == 1 and not trims and all(command.is_optimistic for command in batch)
             try:
                 logic = await self._logic(batch, is_optimistic=is_optimistic, trims=trims)
-                changed = await self._backend.store.transact(logic, is_optimistic=is_optimistic)
+                changed = await self._backend.store.transact(
+                    logic, is_optimistic=is_optimistic, is_alone=self._is_alone(batch)
+                )
             except Exception as error:
                 self._memory.forget()
                 if attempt == _TRIES or not self._is_worth_another_try(error, attempt):
@@ -379,6 +382,10 @@ class Writer:
                 if changed:
                     self._committed()
                 return
+
+    def _is_alone(self, batch: Sequence[Command[Any]]) -> bool:
+        """Whether the batch is one small command, and no other one waits for it to be done."""
+        return len(batch) == 1 and not self._queue and batch[0].weight <= _ALONE_WEIGHT
 
     def _is_worth_another_try(self, error: Exception, attempt: int) -> bool:
         """Whether the same batch may succeed: it lost a race, or its connection was stale."""
