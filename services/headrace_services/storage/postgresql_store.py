@@ -22,7 +22,7 @@ from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.postgresql import CONNECT_SECONDS, Connection, connect
 from headrace_services.storage.postgresql_statement import Columns, Part, Statement
 from headrace_services.storage.rows import decode_tags
-from headrace_services.storage.steps import Row, Steps
+from headrace_services.storage.steps import Conflict, Row, Steps
 from headrace_services.storage.work import Writes
 
 __all__ = ["PostgresqlStore"]
@@ -223,6 +223,15 @@ _CONFIRM_ABSENT: Final = Part(
 )
 
 
+_WITHOUT_LOCKS: Final = frozenset(
+    {
+        *("load_runs", "load_recorders", "load_facts", "load_known", "load_keys", "load_requests"),
+        *("load_inputs", "load_full_spec", "flush"),
+    }
+)
+"""What an optimistic transaction may do; a row of any other kind counts only while it is locked."""
+
+
 class PostgresqlStore(PostgresqlEntities):
     """The writer's side of a PostgreSQL database."""
 
@@ -260,7 +269,7 @@ class PostgresqlStore(PostgresqlEntities):
         try:
             connection = await self._connected()
             if is_optimistic:
-                return await self._step(connection, logic())
+                return await self._step(connection, logic(), _WITHOUT_LOCKS)
             async with connection.transaction():
                 return await self._step(connection, logic())
         except BaseException as error:
@@ -287,7 +296,9 @@ class PostgresqlStore(PostgresqlEntities):
         if connection is not None:
             connection.terminate()
 
-    async def _step(self, connection: Connection, logic: Steps[T]) -> T:
+    async def _step(
+        self, connection: Connection, logic: Steps[T], allowed: Collection[str] | None = None
+    ) -> T:
         rows: Any = None
         while True:
             try:
@@ -295,6 +306,8 @@ class PostgresqlStore(PostgresqlEntities):
             except StopIteration as done:
                 answer: T = done.value
                 return answer
+            if allowed is not None and operation not in allowed:
+                raise Conflict  # it needs locks after all
             rows = await getattr(self, operation)(connection, *arguments)
 
     # Operations, as `storage.steps` describes them

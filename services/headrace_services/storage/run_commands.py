@@ -35,12 +35,12 @@ __all__ = ["CreateRun", "ProposeState", "UpdateRun"]
 class CreateRun(Command[tuple[Run, bool]]):
     """A run is asked for."""
 
-    is_optimistic = True
-
     def __init__(self, run: Run, idempotency_key: str, on_conflict: ConflictPolicy.ValueType) -> None:
         super().__init__()
         self._run = run
         self._key = text(idempotency_key)
+        # Others wait in the queues of deployments and pools, whose rows are locked.
+        self.is_optimistic = not (run.deployment_id or run.work_pool)
         self._on_conflict = on_conflict
         self._op = run_op(run)
         asked = run.SerializeToString(deterministic=True)
@@ -125,8 +125,6 @@ def shown(work: Work, run: RunRow) -> Steps[Run]:
 
 class ProposeState(Command[ProposeStateResponse]):
     """A state is proposed."""
-
-    is_optimistic = True
 
     def __init__(
         self, run_id: str, attempt: AttemptRef | None, state: State, force: bool, actor: str
