@@ -114,6 +114,9 @@ class Schedule(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MISSED_FIRES_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIRES_FIELD_NUMBER: _builtins.int
+    LAST_SKIP_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, chosen by the server. Kept over redeployments with the same slug, or the same definition."""
     deployment_id: _builtins.str
@@ -130,6 +133,12 @@ class Schedule(_message.Message):
     """Why the schedule was stopped by the server, e.g. a time zone that no longer exists."""
     created_by: _builtins.str
     etag: _builtins.str
+    missed_fires: _builtins.int
+    """Fires that no run was made for, because nobody was there at their time; counted to 1000 each time."""
+    skipped_fires: _builtins.int
+    """Fires that no run was made for, because of `overlap` or `max_scheduled_runs`."""
+    last_skip_reason: _builtins.str
+    """Of the last one, with the run that was in the way."""
     @_builtins.property
     def cron(self) -> Global___CronTiming: ...
     @_builtins.property
@@ -187,10 +196,13 @@ class Schedule(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
         etag: _builtins.str = ...,
+        missed_fires: _builtins.int = ...,
+        skipped_fires: _builtins.int = ...,
+        last_skip_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "create_time", b"create_time", "cron", b"cron", "end", b"end", "interval", b"interval", "jitter", b"jitter", "last_fire_time", b"last_fire_time", "next_fire_time", b"next_fire_time", "overlap", b"overlap", "rrule", b"rrule", "start", b"start", "timing", b"timing", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "create_time", b"create_time", "created_by", b"created_by", "cron", b"cron", "deployment_id", b"deployment_id", "disabled_reason", b"disabled_reason", "end", b"end", "etag", b"etag", "id", b"id", "interval", b"interval", "jitter", b"jitter", "last_fire_time", b"last_fire_time", "max_scheduled_runs", b"max_scheduled_runs", "next_fire_time", b"next_fire_time", "overlap", b"overlap", "parameters", b"parameters", "paused", b"paused", "replaces", b"replaces", "rrule", b"rrule", "slug", b"slug", "start", b"start", "timing", b"timing", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "create_time", b"create_time", "created_by", b"created_by", "cron", b"cron", "deployment_id", b"deployment_id", "disabled_reason", b"disabled_reason", "end", b"end", "etag", b"etag", "id", b"id", "interval", b"interval", "jitter", b"jitter", "last_fire_time", b"last_fire_time", "last_skip_reason", b"last_skip_reason", "max_scheduled_runs", b"max_scheduled_runs", "missed_fires", b"missed_fires", "next_fire_time", b"next_fire_time", "overlap", b"overlap", "parameters", b"parameters", "paused", b"paused", "replaces", b"replaces", "rrule", b"rrule", "skipped_fires", b"skipped_fires", "slug", b"slug", "start", b"start", "timing", b"timing", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_timing: _TypeAlias = _typing.Literal["cron", "interval", "rrule"]  # noqa: Y015
     _WhichOneofArgType_timing: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015

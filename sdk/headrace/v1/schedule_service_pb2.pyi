@@ -430,7 +430,7 @@ class BackfillScheduleRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
     parameters: _builtins.str
-    """JSON object as text, over the schedule's parameters."""
+    """JSON object as text, over the schedule's parameters; `{{ scheduled_time }}` in a text is the run's instant."""
     newest_first: _builtins.bool
     """Newest first."""
     dry_run: _builtins.bool
@@ -487,7 +487,7 @@ class BackfillFire(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Empty in a dry run of a fire that has no run yet."""
+    """Known before the run exists: it follows from the schedule and the instant."""
     existed: _builtins.bool
     """The run was there before."""
     @_builtins.property

@@ -61,6 +61,10 @@ _LOAD_RUNS: Final = (
     f"SELECT {_selected(RUN_COLUMNS)} FROM runs WHERE id = ANY($1::uuid[] || "
     "ARRAY(SELECT owner_run_id FROM runs WHERE id = ANY($1::uuid[]))) ORDER BY id FOR NO KEY UPDATE"
 )
+_LOAD_DEPLOYMENT_RUNS: Final = (
+    f"SELECT {_selected(RUN_COLUMNS)} FROM runs WHERE deployment_id = ANY($1::text[]) "
+    "AND state_type IN (1, 2, 3, 4, 5) AND kind = 1 ORDER BY create_time, id LIMIT $2 FOR NO KEY UPDATE"
+)
 _LOAD_RECORDERS: Final = (
     f"SELECT {_selected(RECORDER_COLUMNS)} FROM recorders WHERE id = ANY($1::uuid[]) "
     "ORDER BY id FOR NO KEY UPDATE"
@@ -345,6 +349,11 @@ class PostgresqlStore(PostgresqlEntities):
     async def load_full_spec(self, connection: Connection, run_id: str) -> bytes | None:
         spec: bytes | None = await connection.fetchval("SELECT full_spec FROM runs WHERE id = $1", run_id)
         return spec
+
+    async def load_deployment_runs(
+        self, connection: Connection, deployment_ids: Collection[str], limit: int
+    ) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_DEPLOYMENT_RUNS, list(deployment_ids), limit)
 
     async def load_unfinished(self, connection: Connection, recorder_id: str) -> Sequence[Row]:
         return await connection.fetch(_LOAD_UNFINISHED, recorder_id)

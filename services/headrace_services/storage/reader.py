@@ -39,6 +39,7 @@ from headrace_services.storage.log_queries import LogQueries
 from headrace_services.storage.pages import PageKey, page_limit
 from headrace_services.storage.run_codec import run_message
 from headrace_services.storage.run_queries import Path, RunOrdering, RunQuery, ordering_of
+from headrace_services.storage.schedule_queries import ScheduleQueries
 from headrace_services.storage.steps import Row
 from headrace_services.storage.values import Changes, RecorderInfo
 from headrace_services.storage.work import run_from_row
@@ -60,6 +61,7 @@ class Reader:
 
     Attributes:
         work_pools: pools and queues.
+        schedules: schedules of deployments.
 
     Raises, from every method:
         DatabaseUnavailable: the database does not answer.
@@ -74,6 +76,7 @@ class Reader:
         self._flows = FlowQueries(backend, self._dialect)
         self._inputs = InputQueries(backend, self._dialect)
         self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
+        self.schedules = ScheduleQueries(backend, self._dialect)
 
     # Runs
 

@@ -384,3 +384,49 @@ deployment_versions = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("deployment_id", "number", name="deployment_versions_number_key"),
 )
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("deployment_id", Id, nullable=False),
+    # Unique in the deployment; null: none.
+    sa.Column("slug", sa.Text),
+    sa.Column("is_paused", sa.Boolean, nullable=False),
+    # When the next run is to be made; null: never again, or not while it or its deployment is paused.
+    sa.Column("due_time", sa.BigInteger),
+    # What it will be made for.
+    sa.Column("next_fire_time", sa.BigInteger),
+    sa.Column("last_fire_time", sa.BigInteger),
+    # Since when nothing is made; null while it fires.
+    sa.Column("idle_since", sa.BigInteger),
+    sa.Column("missed_fires", sa.BigInteger, nullable=False),
+    sa.Column("skipped_fires", sa.BigInteger, nullable=False),
+    sa.Column("last_skip_reason", sa.Text, nullable=False),
+    sa.Column("disabled_reason", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    # headrace.v1.Schedule, without what has a column.
+    sa.Column("spec", sa.LargeBinary, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("deployment_id", "slug", name="schedules_slug_key"),
+)
+_is_due = sa.text("due_time IS NOT NULL")
+sa.Index("schedules_due_idx", schedules.c.due_time, postgresql_where=_is_due, sqlite_where=_is_due)
+sa.Index("schedules_deployment_idx", schedules.c.deployment_id, schedules.c.create_time, schedules.c.id)
+
+# Runs that were made for a fire and wait until earlier ones have ended.
+overlap_waits = sa.Table(
+    "overlap_waits",
+    metadata,
+    sa.Column("run_id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("deployment_id", Id, nullable=False),
+    sa.Column("schedule_id", Id, nullable=False),
+    sa.Column("per_schedule", sa.Boolean, nullable=False),
+    sa.Column("include_manual", sa.Boolean, nullable=False),
+    sa.Column("scheduled_time", sa.BigInteger, nullable=False),
+)
+sa.Index("overlap_waits_deployment_idx", overlap_waits.c.deployment_id, overlap_waits.c.scheduled_time)

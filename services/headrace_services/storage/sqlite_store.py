@@ -95,6 +95,10 @@ _LOAD_RUNS: Final = (
     f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE id IN (SELECT id FROM runs WHERE id IN ({{0}}) "
     "UNION ALL SELECT owner_run_id FROM runs WHERE id IN ({0}))"
 )
+_LOAD_DEPLOYMENT_RUNS: Final = (
+    f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE deployment_id IN ({{0}}) "
+    "AND state_type IN (1, 2, 3, 4, 5) AND kind = 1 ORDER BY create_time, id LIMIT ?"
+)
 _INSERT_RUN: Final = (
     f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}, full_spec) VALUES ({marks(len(RUN_COLUMNS) + 1)})"
 )
@@ -286,6 +290,10 @@ class SqliteStore(SqliteEntities):
     def load_full_spec(self, run_id: str) -> bytes | None:
         rows = self._fetch("SELECT full_spec FROM runs WHERE id = ?", (blob(run_id),))
         return rows[0][0] if rows else None
+
+    def load_deployment_runs(self, deployment_ids: Collection[str], limit: int) -> list[Row]:
+        sql = _LOAD_DEPLOYMENT_RUNS.format(marks(len(deployment_ids)))
+        return [_row(row, _RUN_IDS) for row in self._fetch(sql, (*deployment_ids, limit))]
 
     def load_unfinished(self, recorder_id: str) -> list[Row]:
         sql = (

@@ -83,6 +83,11 @@ def load_full_spec(run_id: str) -> Steps[bytes | None]:
     return call("load_full_spec", run_id)
 
 
+def load_deployment_runs(deployment_ids: Collection[str], limit: int) -> Steps[Sequence[Row]]:
+    """The flow runs of the deployments that have not ended, locked, oldest first."""
+    return call("load_deployment_runs", deployment_ids, limit)
+
+
 def load_unfinished(recorder_id: str) -> Steps[Sequence[Row]]:
     """Ids of the runs that the recorder executes and that have not ended, newest first."""
     return call("load_unfinished", recorder_id)

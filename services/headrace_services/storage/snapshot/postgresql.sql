@@ -324,3 +324,47 @@ CREATE TABLE deployment_versions (
 CREATE INDEX runs_deployment_idx ON runs (deployment_id, state_type, create_time, id) WHERE deployment_id IS NOT NULL;
 
 UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
+-- Running upgrade 0003 -> 0004
+
+CREATE TABLE schedules (
+    id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    deployment_id UUID NOT NULL, 
+    slug TEXT, 
+    is_paused BOOLEAN NOT NULL, 
+    due_time BIGINT, 
+    next_fire_time BIGINT, 
+    last_fire_time BIGINT, 
+    idle_since BIGINT, 
+    missed_fires BIGINT NOT NULL, 
+    skipped_fires BIGINT NOT NULL, 
+    last_skip_reason TEXT NOT NULL, 
+    disabled_reason TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    created_by TEXT NOT NULL, 
+    spec BYTEA NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (id), 
+    CONSTRAINT schedules_slug_key UNIQUE (deployment_id, slug)
+);
+
+CREATE INDEX schedules_due_idx ON schedules (due_time) WHERE due_time IS NOT NULL;
+
+CREATE INDEX schedules_deployment_idx ON schedules (deployment_id, create_time, id);
+
+CREATE TABLE overlap_waits (
+    run_id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    deployment_id UUID NOT NULL, 
+    schedule_id UUID NOT NULL, 
+    per_schedule BOOLEAN NOT NULL, 
+    include_manual BOOLEAN NOT NULL, 
+    scheduled_time BIGINT NOT NULL, 
+    PRIMARY KEY (run_id)
+);
+
+CREATE INDEX overlap_waits_deployment_idx ON overlap_waits (deployment_id, scheduled_time);
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';

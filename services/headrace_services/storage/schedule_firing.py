@@ -1,0 +1,345 @@
+"""Making the runs of schedules: those that are due, one at will, and those of a range of time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from headrace.core.clock import from_micros, to_micros
+from headrace.core.errors import FieldsInvalid, ObjectNotFound
+from headrace.core.ids import new_id
+from headrace.core.schedules import ScheduleInvalid, fires_between, jitter_of
+from headrace.v1.run_pb2 import Run
+from headrace.v1.schedule_service_pb2 import BackfillFire, BackfillScheduleRequest
+from headrace_services.domain.schedules import (
+    LEAD_MICROS,
+    ActiveRun,
+    OverlapMode,
+    OverlapRule,
+    blockers,
+    due_fires,
+    judge,
+    overlap_rule,
+)
+from headrace_services.domain.states import SCHEDULED
+from headrace_services.storage.command import Command
+from headrace_services.storage.declared_rows import DeploymentRow
+from headrace_services.storage.entities import Lock
+from headrace_services.storage.instants import micros, set_micros
+from headrace_services.storage.run_commands import shown
+from headrace_services.storage.schedule_rows import OverlapWaitRow, Plan, ScheduleRow, json_object, plan_of
+from headrace_services.storage.scheduled_runs import (
+    Wish,
+    active_runs,
+    add_run,
+    cancel_runs,
+    deployment_spec,
+    enter_scheduled,
+    idempotency_key,
+    run_id_of,
+)
+from headrace_services.storage.steps import Steps
+from headrace_services.storage.work import Work
+
+__all__ = [
+    "BackfillSchedule",
+    "FireSchedules",
+    "Fired",
+    "ReleaseOverlaps",
+    "TriggerSchedule",
+    "lead_of",
+    "owned_schedule",
+]
+
+_log = logging.getLogger(__name__)
+BATCH_SCHEDULES: Final = 250
+"""How many schedules one transaction makes runs for, so that no other write waits for long."""
+BACKFILL_MAX: Final = 1000
+
+
+class Fired(NamedTuple):
+    """What one look at the schedules has brought.
+
+    Attributes:
+        schedules: how many were due.
+        runs: how many runs were made.
+    """
+
+    schedules: int
+    runs: int
+
+
+def _overlap_of(plan: Plan, deployment: DeploymentRow) -> OverlapRule:
+    return plan.overlap or overlap_rule(deployment_spec(deployment.spec).overlap) or OverlapRule()
+
+
+def lead_of(plan: Plan, deployment: DeploymentRow) -> int:
+    """How long before its instant a run of the schedule is made, microseconds.
+
+    What looks at other runs is to be judged at the instant itself.
+    """
+    looks = _overlap_of(plan, deployment).mode is not OverlapMode.ALLOW or plan.spec.max_scheduled_runs
+    return 0 if looks else LEAD_MICROS
+
+
+class FireSchedules(Command[Fired]):
+    """Runs are made for what is due. Several replicas may ask at once: each claims other schedules."""
+
+    is_solo = True
+
+    def apply(self, work: Work) -> Steps[Fired]:
+        due = yield from work.rows.find(
+            ScheduleRow,
+            [("due_time", "<=", work.now)],
+            order=["due_time", "id"],
+            limit=BATCH_SCHEDULES,
+            lock=Lock.CLAIM,
+        )
+        yield from work.rows.load(DeploymentRow, [(row.deployment_id,) for row in due], Lock.NONE)
+        flow_ids = {d.flow_id for row in due if (d := work.rows.get(DeploymentRow, row.deployment_id))}
+        yield from work.load_known(flow_ids - work.known_flows, set())
+        batch = _Batch(work)
+        for row in due:
+            yield from batch.take(row)
+        made = yield from batch.make()
+        return Fired(len(due), made)
+
+
+class _Fire(NamedTuple):
+    """One fire that gets a run unless it exists, or another one is in the way."""
+
+    schedule: ScheduleRow
+    deployment: DeploymentRow
+    plan: Plan
+    fire: int
+
+
+class _Batch:
+    """The schedules of one transaction."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._fires: list[_Fire] = []
+
+    def take(self, row: ScheduleRow) -> Steps[None]:
+        """Find out what is due of a schedule, and when it is due next."""
+        work = self._work
+        work.rows.put(row)
+        deployment = work.rows.get(DeploymentRow, row.deployment_id)
+        if deployment is None or row.is_paused or deployment.is_paused or row.next_fire_time is None:
+            row.stop(work.now)
+            return
+        try:
+            plan = plan_of(row.spec)
+            lead = lead_of(plan, deployment)
+            fires = due_fires(plan.timing, row.next_fire_time, work.now, work.now + lead, plan.catch_up)
+        except ScheduleInvalid as error:
+            row.stop(work.now)
+            row.disabled_reason = str(error)
+            _log.error("schedule %s of deployment %s is stopped: %s", row.label, row.deployment_id, error)
+            return
+        if fires.missed:
+            row.missed_fires += fires.missed
+            _log.warning("schedule %s: no run was made for %d missed fires", row.label, fires.missed)
+        row.last_fire_time = fires.made[-1] if fires.made else row.last_fire_time
+        row.expect(fires.next, lead)
+        self._fires += [_Fire(row, deployment, plan, fire) for fire in fires.made]
+        yield from ()
+
+    def make(self) -> Steps[int]:
+        """Make the runs; how many there are."""
+        work = self._work
+        ids = {run_id_of(item.schedule.id, item.fire) for item in self._fires}
+        yield from work.load_runs(ids)
+        looking = {item.deployment.id for item in self._fires if not lead_of(item.plan, item.deployment)}
+        active = yield from active_runs(work, looking)
+        made = 0
+        for item in self._fires:
+            if work.runs.get(run_id_of(item.schedule.id, item.fire)) is None:
+                made += yield from self._make(item, active.get(item.deployment.id))
+        return made
+
+    def _make(self, item: _Fire, active: list[ActiveRun] | None) -> Steps[int]:
+        schedule, plan = item.schedule, item.plan
+        waits = False
+        if active is not None:
+            rule = _overlap_of(plan, item.deployment)
+            verdict = judge(rule, plan.spec.max_scheduled_runs, schedule.id, active)
+            if not verdict.is_made:
+                schedule.skipped_fires += 1
+                schedule.last_skip_reason = f"{from_micros(item.fire):%Y-%m-%dT%H:%M:%SZ}: {verdict.reason}"
+                return 0
+            waits = verdict.waits
+            yield from cancel_runs(
+                self._work, verdict.cancelled, "A later run of its schedule takes its place."
+            )
+            if waits:
+                self._note_wait(item, rule)
+        delay = jitter_of(schedule.id, from_micros(item.fire), plan.jitter_seconds)
+        wish = Wish(
+            run_id_of(schedule.id, item.fire),
+            item.fire + delay // delay.resolution,
+            idempotency_key(schedule, item.fire),
+            waits=waits,
+        )
+        run = add_run(self._work, item.deployment, schedule, wish)
+        if active is not None:
+            active.append(ActiveRun(run.id, SCHEDULED, run.state_name, schedule.id))
+        return 1
+
+    def _note_wait(self, item: _Fire, rule: OverlapRule) -> None:
+        row = OverlapWaitRow(
+            run_id_of(item.schedule.id, item.fire),
+            *(item.deployment.id, item.schedule.id, rule.per_schedule, rule.include_manual, item.fire),
+        )
+        self._work.rows.put(row)
+
+
+class ReleaseOverlaps(Command[int]):
+    """Runs that waited for earlier ones to end may start; how many do."""
+
+    is_solo = True
+
+    def apply(self, work: Work) -> Steps[int]:
+        waits = yield from work.rows.find(
+            OverlapWaitRow,
+            (),
+            order=["deployment_id", "scheduled_time"],
+            limit=BATCH_SCHEDULES,
+            lock=Lock.CLAIM,
+        )
+        active = yield from active_runs(work, {wait.deployment_id for wait in waits})
+        released = 0
+        for wait in waits:
+            runs = active[wait.deployment_id]
+            if not any(run.id == wait.run_id and run.waits_for_overlap for run in runs):
+                work.rows.delete(wait)  # cancelled, deleted, or started by hand
+                continue
+            rule = OverlapRule(OverlapMode.QUEUE, 1, wait.per_schedule, wait.include_manual)
+            others = [run for run in runs if run.id != wait.run_id]
+            in_the_way = [
+                run for run in blockers(rule, wait.schedule_id, others) if not run.waits_for_overlap
+            ]
+            if not in_the_way:
+                self._release(work, wait, runs)
+                released += 1
+        return released
+
+    def _release(self, work: Work, wait: OverlapWaitRow, runs: list[ActiveRun]) -> None:
+        run = work.runs[wait.run_id]
+        assert run is not None
+        scheduled = run.books.next_scheduled_start_time or work.now
+        enter_scheduled(work, run, scheduled, "Scheduled")
+        work.rows.delete(wait)
+        place = next(i for i, other in enumerate(runs) if other.id == run.id)
+        runs[place] = runs[place]._replace(name="Scheduled")
+
+
+def owned_schedule(work: Work, schedule_id: str) -> Steps[tuple[ScheduleRow, DeploymentRow]]:
+    """The schedule, locked, and its deployment.
+
+    Raises:
+        ObjectNotFound: there is no such schedule.
+    """
+    id = schedule_id.lower()
+    yield from work.rows.load(ScheduleRow, [(id,)])
+    row = work.rows.get(ScheduleRow, id)
+    if row is None:
+        raise ObjectNotFound.of("schedule", schedule_id)
+    yield from work.rows.load(DeploymentRow, [(row.deployment_id,)], Lock.NONE)
+    deployment = work.rows.get(DeploymentRow, row.deployment_id)
+    if deployment is None:
+        raise ObjectNotFound.of("schedule", schedule_id)
+    yield from work.load_known({deployment.flow_id} - work.known_flows, set())
+    return row, deployment
+
+
+class TriggerSchedule(Command[Run]):
+    """One run is made now, with the schedule's parameters. The same request id makes the same run."""
+
+    is_solo = True
+
+    def __init__(self, schedule_id: str, request_id: str, actor: str) -> None:
+        super().__init__()
+        self._schedule_id = schedule_id
+        self._request_id = request_id
+        self._actor = actor
+
+    def apply(self, work: Work) -> Steps[Run]:
+        schedule, deployment = yield from owned_schedule(work, self._schedule_id)
+        key = None
+        if self._request_id:
+            key = f"triggered {schedule.id} {self._request_id}"
+            yield from work.load_keys([(deployment.flow_id, key)])
+            known = work.keys.get((deployment.flow_id, key))
+            before = None if known is None else work.runs.get(known)
+            if before is not None:
+                return (yield from shown(work, before))
+        by = self._actor or f"trigger:{schedule.label}"
+        run = add_run(work, deployment, schedule, Wish(new_id(), work.now, key, by=by))
+        return (yield from shown(work, run))
+
+
+class BackfillSchedule(Command[list[BackfillFire]]):
+    """Runs are made for the fires of a range of time, but where there is one already."""
+
+    is_solo = True
+
+    def __init__(self, request: BackfillScheduleRequest, actor: str) -> None:
+        super().__init__()
+        self._request = request
+        self._actor = actor
+
+    def apply(self, work: Work) -> Steps[list[BackfillFire]]:
+        request = self._request
+        schedule, deployment = yield from owned_schedule(work, request.schedule_id)
+        fires = self._fires(plan_of(schedule.spec))
+        ids = {fire: run_id_of(schedule.id, fire) for fire in fires}
+        yield from work.load_runs(ids.values())
+        asked = json_object(request.parameters, "parameters")
+        priority = request.priority if request.HasField("priority") else 0
+        by = self._actor or f"backfill:{schedule.label}"
+        found: list[BackfillFire] = []
+        for fire in fires:
+            existed = work.runs.get(ids[fire]) is not None
+            if not existed and not request.dry_run:
+                key = idempotency_key(schedule, fire)
+                add_run(
+                    work,
+                    deployment,
+                    schedule,
+                    Wish(ids[fire], fire, key, _filled(asked, fire), priority, by=by),
+                )
+            told = BackfillFire(run_id=ids[fire], existed=existed)
+            set_micros(told.fire_time, fire)
+            found.append(told)
+        return found
+
+    def _fires(self, plan: Plan) -> Sequence[int]:
+        begin, end = micros(getattr(self._request, "from")), micros(self._request.until)
+        if end <= begin:
+            raise FieldsInvalid.of("until", "must come after `from`")
+        found = fires_between(plan.timing, from_micros(begin), from_micros(end), BACKFILL_MAX + 1)
+        fires = [to_micros(fire) for fire in found]
+        if len(fires) > BACKFILL_MAX:
+            raise FieldsInvalid.of(
+                "until",
+                f"there are more than {BACKFILL_MAX} fires in this range: take it in parts, the first one "
+                f"until {from_micros(fires[-1]):%Y-%m-%dT%H:%M:%SZ}",
+            )
+        return fires[::-1] if self._request.newest_first else fires
+
+
+_PLACEHOLDER: Final = "{{ scheduled_time }}"
+
+
+def _filled(value: Any, fire: int) -> Any:
+    """`value` with the instant of the run in place of the placeholder."""
+    if isinstance(value, str):
+        return value.replace(_PLACEHOLDER, f"{from_micros(fire):%Y-%m-%dT%H:%M:%SZ}")
+    if isinstance(value, dict):
+        return {key: _filled(item, fire) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_filled(item, fire) for item in cast("list[Any]", value)]
+    return value
