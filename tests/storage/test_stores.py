@@ -117,3 +117,14 @@ async def test_what_needs_locks_is_not_done_without(postgresql_url: str) -> None
                 await store.transact(logic, is_optimistic=True)
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("places", [[], [7], [1, 2, 3], [3, 4, 9, 10, 31, 32, 33, 90]], ids=len)
+async def test_old_changes_are_found_without_an_index(store: SqliteStore, places: list[int]) -> None:
+    """Rows that went, or that a rollback never made, leave gaps in the numbers."""
+    connection = store._connected()
+    rows = [(place, place * 10) for place in places]
+    connection.executemany("INSERT INTO outbox (seq, kind, keys, record_time) VALUES (?, 1, x'', ?)", rows)
+    for limit in range(0, 1000, 5):
+        older = [seq for seq, time in rows if time < limit]
+        assert store._last_before(limit) == (older[-1] if older else None)

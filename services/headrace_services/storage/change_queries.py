@@ -32,8 +32,13 @@ def after_position(dialect: Dialect, table: str) -> str:
     """The condition for the rows of `table` after a position (two parameters)."""
     if dialect.name == "sqlite":
         # The first number is always 0 here; naming it keeps the parameters the same.
-        return f"({table}.xid, {table}.seq) > (?, ?)"
+        return f"(? = 0 AND {table}.seq > ?)"
     return f"({table}.xid, {table}.seq) > (?, ?) AND {table}.xid < {HORIZON}"
+
+
+def commit_order(dialect: Dialect, table: str) -> str:
+    """The columns of `table` that are in the order of commits."""
+    return f"{table}.seq" if dialect.name == "sqlite" else f"{table}.xid, {table}.seq"
 
 
 class ChangeQueries:
@@ -58,7 +63,7 @@ class ChangeQueries:
         # A row has the runs of a whole commit, so few rows are asked for at a time.
         rows = await self._backend.fetch(
             f"SELECT xid, seq, kind, keys FROM outbox WHERE {after_position(self._dialect, 'outbox')} "
-            "ORDER BY xid, seq LIMIT 200",
+            f"ORDER BY {commit_order(self._dialect, 'outbox')} LIMIT 200",
             position,
         )
         changed: dict[bytes, None] = {}

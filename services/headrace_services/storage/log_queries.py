@@ -10,7 +10,7 @@ from headrace.v1.log_service_pb2 import LOG_ORDER_NEWEST_FIRST
 from headrace.v1.span_pb2 import Span
 from headrace.v1.span_service_pb2 import SpanFilter
 from headrace_services.storage.backends import Backend
-from headrace_services.storage.change_queries import after_position, latest_position
+from headrace_services.storage.change_queries import after_position, commit_order, latest_position
 from headrace_services.storage.dialects import Dialect
 from headrace_services.storage.filters import Conditions, log_conditions
 from headrace_services.storage.instants import set_micros
@@ -71,7 +71,8 @@ class LogQueries:
         where.among("l.root_run_id", [self._dialect.id(id.lower()) for id in filter.root_run_ids])
         sql = (
             f"SELECT {self._columns}, l.xid, l.seq FROM logs AS l "
-            f"WHERE {after_position(self._dialect, 'l')} AND {where.sql} ORDER BY l.xid, l.seq LIMIT {limit}"
+            f"WHERE {after_position(self._dialect, 'l')} AND {where.sql} "
+            f"ORDER BY {commit_order(self._dialect, 'l')} LIMIT {limit}"
         )
         # Asked before: what is committed in between then comes again, instead of never.
         latest = await latest_position(self._backend, self._dialect, "logs")

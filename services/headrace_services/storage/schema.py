@@ -208,7 +208,7 @@ logs = sa.Table(
 sa.Index("logs_run_idx", logs.c.run_id, logs.c.time, logs.c.seq)
 sa.Index("logs_root_idx", logs.c.root_run_id, logs.c.time, logs.c.seq)
 sa.Index("logs_time_idx", logs.c.time, logs.c.seq)
-sa.Index("logs_commit_idx", logs.c.xid, logs.c.seq)
+sa.Index("logs_commit_idx", logs.c.xid, logs.c.seq).ddl_if(dialect="postgresql")
 
 spans = sa.Table(
     "spans",
@@ -237,8 +237,8 @@ outbox = sa.Table(
     sa.Column("record_time", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
-sa.Index("outbox_commit_idx", outbox.c.xid, outbox.c.seq)
-sa.Index("outbox_time_idx", outbox.c.record_time)
+sa.Index("outbox_commit_idx", outbox.c.xid, outbox.c.seq).ddl_if(dialect="postgresql")
+sa.Index("outbox_time_idx", outbox.c.record_time).ddl_if(dialect="postgresql")
 
 # One row per name: where something stands, e.g. how far the outbox was trimmed.
 markers = sa.Table(

@@ -472,9 +472,7 @@ class SqliteStore(SqliteEntities):
     def _trim(self, connection: sqlite3.Connection, now: int) -> None:
         for sql, kept_seconds in TRIMMED:
             connection.execute(sql.format("?"), (now - kept_seconds * 1_000_000,))
-        oldest = now - KEPT_SECONDS * 1_000_000
-        rows = self._fetch("SELECT max(seq) FROM outbox WHERE record_time < ?", (oldest,))
-        last = rows[0][0]
+        last = self._last_before(now - KEPT_SECONDS * 1_000_000)
         if last is None:
             return
         connection.execute("DELETE FROM outbox WHERE seq <= ?", (last,))
@@ -483,6 +481,21 @@ class SqliteStore(SqliteEntities):
             "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (f"0-{last}",),
         )
+
+
+    def _last_before(self, record_time: int) -> int | None:
+        """The newest row of the outbox that is older: rows are in the order of time, so halve the range."""
+        low, high = self._fetch("SELECT (SELECT min(seq) FROM outbox), (SELECT max(seq) FROM outbox)")[0]
+        last: int | None = None
+        while low is not None and low <= high:
+            middle = (low + high) // 2
+            sql = "SELECT seq, record_time FROM outbox WHERE seq >= ? LIMIT 1"
+            seq, time = self._fetch(sql, (middle,))[0]
+            if time < record_time:
+                last, low = seq, seq + 1
+            else:
+                high = middle - 1
+        return last
 
 
 def _insert_parameters(run: Any) -> Row:

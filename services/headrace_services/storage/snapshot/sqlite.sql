@@ -363,3 +363,13 @@ CREATE TABLE overlap_waits (
 CREATE INDEX overlap_waits_deployment_idx ON overlap_waits (deployment_id, scheduled_time);
 
 UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
+
+-- Running upgrade 0004 -> 0005
+
+DROP INDEX logs_commit_idx;
+
+DROP INDEX outbox_commit_idx;
+
+DROP INDEX outbox_time_idx;
+
+UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
