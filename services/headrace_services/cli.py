@@ -72,7 +72,10 @@ def start(
         note = launch(settings, given, on_demand=on_demand)
         print(f"The server listens on {note.address} (pid {note.pid}).", file=sys.stderr)
         return 0
-    from headrace_services.foreground import run_server
+    from headrace.core.direct_polling import direct_polling
+
+    with direct_polling():
+        from headrace_services.foreground import run_server
 
     return run_server(settings, settings.server_idle_timeout_seconds if on_demand else None)
 

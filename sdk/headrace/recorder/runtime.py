@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Final
 
+from headrace.core.direct_polling import direct_polling
 from headrace.core.errors import ServerUnavailable, ServiceError
 from headrace.recorder.answers import Reach
 from headrace.recorder.recorder import SpoolRecorder
@@ -137,7 +138,8 @@ class Runtime:
     def _the_link(self) -> Link:
         """The link; gRPC is first needed, and imported, when there is a server."""
         if self._link is None:
-            from headrace.recorder.link import Link
+            with direct_polling():
+                from headrace.recorder.link import Link
 
             self._link = Link(self._recorder, self._state)
             if self._sealing:

@@ -482,7 +482,6 @@ class SqliteStore(SqliteEntities):
             (f"0-{last}",),
         )
 
-
     def _last_before(self, record_time: int) -> int | None:
         """The newest row of the outbox that is older: rows are in the order of time, so halve the range."""
         low, high = self._fetch("SELECT (SELECT min(seq) FROM outbox), (SELECT max(seq) FROM outbox)")[0]
