@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -32,14 +33,21 @@ class ConsoleFormatter(logging.Formatter):
     # Asking the system whether a stream is a terminal takes as long as the rest of a line.
     _stream: TextIO | None = None
     _is_terminal = False
-
-    default_time_format = "%H:%M:%S"
-    default_msec_format = "%s.%03d"
+    # And so does putting a time of day into words.
+    _second: tuple[int, str] = (-1, "")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         before, after = (_colour(record.levelno), _PLAIN) if self._wants_colours() else ("", "")
-        time = self.formatTime(record)
-        return f"{time} | {before}{record.levelname:<7}{after} | {_who(record)} - {record.message}"
+        level = f"{before}{record.levelname:<7}{after}"
+        return f"{self._time_of_day(record)} | {level} | {_who(record)} - {record.message}"
+
+    def _time_of_day(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        known, text = self._second
+        if second != known:
+            text = time.strftime("%H:%M:%S", self.converter(second))
+            self._second = second, text
+        return f"{text}.{int(record.msecs):03}"
 
     def _wants_colours(self) -> bool:
         if self._stream is not sys.stderr:

@@ -64,15 +64,19 @@ class RecordHandler(logging.Handler):
 
     def _record(self, record: logging.LogRecord, run: FlowRun | TaskRun, limit_bytes: int) -> None:
         from headrace.recorder import get_recorder
-        from headrace.v1.record_service_pb2 import RecordEntry
 
         try:
-            text = (self.formatter or _plain).format(record)
-            get_recorder().post(RecordEntry(log=entry_of(record, run, text, limit_bytes)))
+            get_recorder().post(entry_of(record, run, self._text(record), limit_bytes))
         except ServiceError as error:
             _count_lost(error)
         except Exception:
             self.handleError(record)
+
+    def _text(self, record: logging.LogRecord) -> str:
+        """The message, with its traceback if there is one."""
+        if self.formatter is None and not (record.exc_info or record.exc_text or record.stack_info):
+            return record.getMessage()
+        return (self.formatter or _plain).format(record)
 
 
 def _missing_run(record: logging.LogRecord, what_to_do: str) -> None:
@@ -129,10 +133,15 @@ class ConsoleHandler(logging.Handler):
 
     def _printable(self, text: str, stream: TextIO) -> str:
         """What the stream's encoding can say of `text`."""
+        if text.isascii():
+            return text
         encoding = getattr(stream, "encoding", None) or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _root_prints() -> bool:
+    handlers = logging.getLogger().handlers
+    if not handlers:
+        return False
     terminals = (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)
-    return any(getattr(handler, "stream", None) in terminals for handler in logging.getLogger().handlers)
+    return any(getattr(handler, "stream", None) in terminals for handler in handlers)

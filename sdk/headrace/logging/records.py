@@ -14,7 +14,7 @@ from headrace.runs import FlowRun, TaskRun
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
-    from headrace.v1.log_pb2 import LogEntry
+    from headrace.v1.record_service_pb2 import RecordEntry
 
 __all__ = ["cut", "entry_of", "first_time", "run_fields", "run_of", "user_fields"]
 
@@ -66,7 +66,7 @@ def first_time(record: logging.LogRecord) -> bool:
     return not seen
 
 
-def entry_of(record: logging.LogRecord, run: FlowRun | TaskRun, text: str, limit_bytes: int) -> LogEntry:
+def entry_of(record: logging.LogRecord, run: FlowRun | TaskRun, text: str, limit_bytes: int) -> RecordEntry:
     """The entry for one record.
 
     Args:
@@ -75,24 +75,23 @@ def entry_of(record: logging.LogRecord, run: FlowRun | TaskRun, text: str, limit
         text: the message, with its traceback if there is one.
         limit_bytes: a longer message is cut.
     """
-    from headrace.v1.log_pb2 import LogEntry
+    from headrace.v1.record_service_pb2 import RecordEntry
 
-    trace_id, span_id = _trace(run)
     micros = round(record.created * 1_000_000)
-    entry = LogEntry(
-        run_id=run.id,
-        root_run_id=run.root_run_id,
-        level=min(max(record.levelno, 0), 100),
-        logger=cut(record.name, 200),
-        message=cut(text, limit_bytes),
-        trace_id=trace_id,
-        span_id=span_id,
-        attempt=run.run_count,
-    )
-    entry.time.seconds, entry.time.nanos = micros // 1_000_000, micros % 1_000_000 * 1000
+    entry = RecordEntry()
+    log = entry.log  # filled in place: a message given to another one is copied
+    log.run_id = run.id
+    log.root_run_id = run.root_run_id
+    log.level = min(max(record.levelno, 0), 100)
+    log.logger = cut(record.name, 200)
+    log.message = cut(text, limit_bytes)
+    log.trace_id, log.span_id = _trace(run)
+    log.attempt = run.run_count
+    time = log.time
+    time.seconds, time.nanos = micros // 1_000_000, micros % 1_000_000 * 1000
     fields = user_fields(record)
     if fields:
-        fill(entry.fields, fields)
+        fill(log.fields, fields)
     return entry
 
 
