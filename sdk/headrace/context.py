@@ -15,11 +15,12 @@ from functools import wraps
 from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from headrace.exceptions import Abort, MissingContextError
+from headrace.exceptions import Abort, Cancel, MissingContextError
 from headrace.settings import get_current_settings
 from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
+    from headrace.engine.api import Interruptible
     from headrace.engine.gate import PauseGate
     from headrace.engine.transactions import TransactionNode
     from headrace.flows import Flow
@@ -52,6 +53,8 @@ _tags: ContextVar[TagsContext | None] = ContextVar("headrace_tags", default=None
 entered_transaction: ContextVar[TransactionNode | None] = ContextVar("headrace_transaction", default=None)
 """The innermost transaction that a `with` block has opened."""
 _making_transaction = threading.RLock()
+CANCEL_SECONDS = 15.0
+"""How long tasks may take to end when their flow run is cancelled and nobody says how long it may take."""
 
 
 def current_run() -> FlowRunContext | TaskRunContext | None:
@@ -71,13 +74,18 @@ class RunContext:
         idle_micros: how long the run was paused, or waited for a place, since it first ran.
         lost: why the run is not this process's any longer, or None; set on the outermost context.
         suspended: why the run is to be left at its next task boundary, or None; set on the outermost context.
+        cancelled: why the run is being cancelled, or None.
+        is_cancelling: whether any run of the tree was cancelled; set on the outermost context.
+        scope: what of the run can be interrupted now, or None.
         run_ids: the run and all those around it, outermost first.
     """
 
     __slots__ = (
         "_store",
         "_token",
+        "cancelled",
         "idle_micros",
+        "is_cancelling",
         "limit_error",
         "log_prints",
         "lost",
@@ -85,6 +93,7 @@ class RunContext:
         "parent",
         "persist_result",
         "run_ids",
+        "scope",
         "suspended",
     )
 
@@ -105,6 +114,9 @@ class RunContext:
         self.lost: str | None = None
         self._store: ResultStore | None = None
         self.suspended: str | None = None
+        self.cancelled: str | None = None
+        self.is_cancelling = False
+        self.scope: Interruptible | None = None
         self._token: Token[FlowRunContext | TaskRunContext | None] | None = None
 
     def __enter__(self) -> Self:
@@ -148,6 +160,34 @@ class RunContext:
         if self.outermost.lost is not None:
             raise Abort(self.outermost.lost)
 
+    def cancel(self, reason: str) -> None:
+        """End the run before its body does: interrupt what runs, and begin nothing more below it.
+
+        From any thread, at once; whoever executes the run has it recorded.
+        """
+        self.cancelled = self.cancelled or reason or "The run was cancelled."
+        self.outermost.is_cancelling = True
+        if self.scope is not None:
+            self.scope.interrupt()
+
+    def cancel_reason(self) -> str | None:
+        """Why the run ends before its body does; None: it does not."""
+        context: RunContext | None = self
+        while context is not None and context.cancelled is None:
+            context = context.parent
+        if context is None:
+            return None
+        return context.cancelled if context is self else "The run above it was cancelled."
+
+    def check_cancelled(self) -> None:
+        """See that neither the run nor one around it is being cancelled.
+
+        Raises:
+            Cancel: one is.
+        """
+        if self.outermost.is_cancelling and (reason := self.cancel_reason()) is not None:
+            raise Cancel(reason)
+
     def is_ended_by_outer_limit(self, error: BaseException) -> bool:
         """Whether `error` comes from the time limit of a run around this one."""
         context = self.parent
@@ -168,6 +208,8 @@ class FlowRunContext(RunContext):
         origins: which run made a value, for the results of this run's children.
         gate: what holds its tasks back while it is paused.
         pauses: numbers the pauses of one attempt.
+        own_pause: id of the state of the newest pause that the body has asked for.
+        cancel_seconds: how long what runs below it is waited for when it is being cancelled.
     """
 
     __slots__ = (
@@ -176,10 +218,12 @@ class FlowRunContext(RunContext):
         "_lock",
         "_next_key",
         "_runner",
+        "cancel_seconds",
         "flow",
         "flow_run",
         "gate",
         "origins",
+        "own_pause",
         "parameters",
         "pauses",
     )
@@ -201,6 +245,8 @@ class FlowRunContext(RunContext):
         self.origins = ResultOrigins()
         self.gate: PauseGate | None = None
         self.pauses = count(1)
+        self.own_pause = ""
+        self.cancel_seconds = CANCEL_SECONDS
         self._counts: dict[str, count[int]] = {}
         self._lock = threading.Lock()
         self._runner: TaskRunner[Any] | None = None
@@ -242,6 +288,15 @@ class FlowRunContext(RunContext):
                 runner.__enter__()
                 self._runner = runner
             return self._runner
+
+    def cancel(self, reason: str) -> None:
+        # What it has submitted first: the body may be waiting for that where it cannot be interrupted.
+        self.cancelled = reason or "The run was cancelled."
+        self.outermost.is_cancelling = True
+        runner = self._runner or self._ending_runner
+        if runner is not None:
+            runner.interrupt_all(self.cancel_seconds)
+        super().cancel(reason)
 
     def use_runner(self, runner: TaskRunner[Any], next_key: Callable[[str], str]) -> None:
         """Be the stand-in of a flow run whose body runs in another process.

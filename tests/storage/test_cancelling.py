@@ -229,3 +229,22 @@ async def test_the_first_process_to_hold_it_after_that_is_told(database: Databas
     await database.writer.cancel_run(flow.id, asked())
     ((recorder_id, _),) = await database.reader.directives()
     assert recorder_id == recording.id
+
+
+@pytest.mark.parametrize("type", ["COMPLETED", "FAILED", "CRASHED"])
+async def test_whatever_a_flow_run_is_recorded_to_end_with_it_was_cancelled(
+    database: Database, recording: Recording, type: str
+) -> None:
+    """A process records its end without asking when a signal ends it, or when it has no server to ask."""
+    flow = await running(recording, flow_run())
+    await database.writer.cancel_run(flow.id, asked())
+    await recording.post(record(flow, state(type, START + 2 * SECOND, message="A signal.")))
+    assert (await history(database, flow))[-1] == ("Cancelled", "A signal.")
+
+
+async def test_a_run_that_is_to_end_does_not_go_on(database: Database, recording: Recording) -> None:
+    flow = await running(recording, flow_run())
+    await database.writer.cancel_run(flow.id, asked())
+    ((_, refused),) = (await recording.post(record(flow, state("SCHEDULED", START + 2 * SECOND)))).results
+    assert refused.reason == "TRANSITION_NOT_ALLOWED"
+    assert (await names(database, flow))[-1] == "Cancelling"

@@ -11,7 +11,7 @@ from headrace.core.errors import ServerUnavailable
 from headrace.core.ids import new_id
 from headrace.core.states import StateType
 from headrace.core.verdicts import Accept, Verdict
-from headrace.recorder.api import LostCallback, SuspendedCallback
+from headrace.recorder.api import DirectiveCallback, LostCallback, SuspendedCallback
 from headrace.results import load_payload
 from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
@@ -88,6 +88,7 @@ class MemoryRecorder:
         self.verdicts: list[Verdict[State]] = []
         self.owners: dict[str, LostCallback | None] = {}
         self.ended_owners: list[str] = []
+        self.attending: dict[str, DirectiveCallback] = {}
         self._lock = threading.Lock()
 
     @property
@@ -134,6 +135,12 @@ class MemoryRecorder:
     def end_owner(self, run_id: str) -> None:
         self.owners.pop(run_id, None)
         self.ended_owners.append(run_id)
+
+    def attend(self, run_id: str, on_directive: DirectiveCallback) -> None:
+        self.attending[run_id] = on_directive
+
+    def leave(self, run_id: str) -> None:
+        self.attending.pop(run_id, None)
 
     def flush(self, timeout_seconds: float) -> bool:
         return True

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from headrace.cli.as_json import to_json
+from headrace.cli.cancelling import cancel
 from headrace.cli.candidates import flow_names
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.family import Family
@@ -28,7 +29,7 @@ from headrace.cli.options import (
     Yes,
 )
 from headrace.cli.output import emit_document, emit_list, first, page_size, say
-from headrace.cli.pausing import resume, suspend
+from headrace.cli.pausing import pause, resume, suspend
 from headrace.cli.run_views import flow_run_listing, run_details, span_listing, state_listing
 from headrace.cli.selecting import doubtful_states, find_run, parse_since, state_names, state_types
 from headrace.client import get_client
@@ -36,7 +37,20 @@ from headrace.core.limits import PAGE_SIZE_MAX
 from headrace.v1.run_pb2 import RunFilter, RunKind, TimeRange
 from headrace.v1.span_service_pb2 import SpanFilter
 
-__all__ = ["delete", "graph", "inspect", "logs", "ls", "resume", "spans", "states", "suspend", "watch"]
+__all__ = [
+    "cancel",
+    "delete",
+    "graph",
+    "inspect",
+    "logs",
+    "ls",
+    "pause",
+    "resume",
+    "spans",
+    "states",
+    "suspend",
+    "watch",
+]
 
 
 async def ls(

@@ -1,4 +1,4 @@
-"""`headrace flow-run resume` and `suspend`."""
+"""`headrace flow-run pause`, `resume` and `suspend`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from headrace.v1.run_pb2 import Run
     from headrace.v1.run_service_pb2 import ProposeStateResponse
 
-__all__ = ["resume", "suspend"]
+__all__ = ["pause", "resume", "suspend"]
+
+_Timeout = Annotated[
+    float | None,
+    Parameter(help="Seconds after which the run fails unless it is resumed.", validator=Number(gte=0)),
+]
 
 
 async def resume(
@@ -61,25 +66,30 @@ async def resume(
         await _tell(client, run, f"Flow run {clean(run.name)} goes on.", output)
 
 
+async def pause(flow_run: FlowRunArgument, /, *, timeout: _Timeout = None, output: Output = "table") -> None:
+    """Have a flow run begin no further task until it is resumed.
+
+    Tasks that run go on, and the process stays.
+    """
+    await _pause(flow_run, timeout, output, suspend=False)
+
+
 async def suspend(
-    flow_run: FlowRunArgument,
-    /,
-    *,
-    timeout: Annotated[
-        float | None,
-        Parameter(help="Seconds after which the run fails unless it is resumed.", validator=Number(gte=0)),
-    ] = None,
-    output: Output = "table",
+    flow_run: FlowRunArgument, /, *, timeout: _Timeout = None, output: Output = "table"
 ) -> None:
     """Have a flow run of a deployment leave its process until it is resumed."""
+    await _pause(flow_run, timeout, output, suspend=True)
+
+
+async def _pause(flow_run: str, timeout: float | None, output: Format, *, suspend: bool) -> None:
     async with get_client() as client:
         run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
-        request = PauseRunRequest(run_id=run.id, state_id=new_id(), pause_key=new_id(), suspend=True)
+        request = PauseRunRequest(run_id=run.id, state_id=new_id(), pause_key=new_id(), suspend=suspend)
         if timeout is not None:
             request.timeout.FromTimedelta(timedelta(seconds=timeout))
-        _obey(run, await client.pause_run(request), "suspended")
-        text = f"Flow run {clean(run.name)} is suspended: it leaves its process at its next task."
-        await _tell(client, run, text, output)
+        _obey(run, await client.pause_run(request), "suspended" if suspend else "paused")
+        what = "suspended: it leaves its process at" if suspend else "paused: it waits before"
+        await _tell(client, run, f"Flow run {clean(run.name)} is {what} its next task.", output)
 
 
 def _obey(run: Run, verdict: ProposeStateResponse, past: str) -> None:

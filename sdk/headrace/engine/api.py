@@ -12,13 +12,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from headrace.context import RunContext
     from headrace.core.verdicts import Verdict
     from headrace.results import ResultStore
     from headrace.runs import FlowRun, TaskRun
     from headrace.states import State
     from headrace.task_runners import TaskRunner
 
-__all__ = ["LimitPassed", "Ops", "Upstream"]
+__all__ = ["Interruptible", "LimitPassed", "Ops", "Upstream"]
 
 
 class LimitPassed(BaseException):
@@ -29,6 +30,14 @@ class LimitPassed(BaseException):
     """
 
     error: ClassVar[TimeoutError]
+
+
+class Interruptible(Protocol):
+    """What can be ended from another thread."""
+
+    def interrupt(self) -> None:
+        """End it, at once if it can be."""
+        ...
 
 
 class Upstream(Protocol):
@@ -141,6 +150,14 @@ class Ops(Protocol):
             passed: called when the time is up, from another thread, where the inside cannot be interrupted
                 at once; not called where it can.
         """
+        ...
+
+    def interruptible(self, context: RunContext) -> AbstractAsyncContextManager[None]:
+        """While inside, the run of `context` can be cancelled, by the server too: `Cancel` is raised here."""
+        ...
+
+    def is_interruption(self, error: BaseException) -> bool:
+        """Whether `error` is how code is made to end that waits, when that was wanted."""
         ...
 
     def crash_message(self, error: BaseException) -> str:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
+from headrace.engine.cancelling import is_cancellation
 from headrace.engine.deadlines import AttemptLimit, attempt_limit, no_more_tries, retries_text, seconds_left
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import keep
 from headrace.engine.names import run_name
-from headrace.engine.tasks import Outcome
+from headrace.engine.outcome import Outcome, outcome_of
 from headrace.exceptions import (
     Abort,
     Cancel,
@@ -68,21 +69,22 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
     journal = Journal(ops, context, StateDetails(flow_run_id=run.id))
     with context:
         try:
-            outcome = await _claim(journal) or await _prepare(ops, call, journal)
-            return outcome or await _attempts(ops, context, journal)
+            async with ops.interruptible(context):
+                outcome = await _claim(ops, context, journal) or await _prepare(ops, call, journal)
+                return outcome or await _attempts(ops, context, journal)
         except Abort:
             raise
-        except Cancel as signal:
-            return await _cancel(ops, context, journal, signal)
         except Pause as signal:
             await _leave_runner(ops, context, signal)
             raise
         except BaseException as error:
+            if is_cancellation(ops, context, error):
+                return await _cancel(ops, context, journal, error)
             await _crash(ops, context, journal, error)
             raise
 
 
-async def _claim(journal: Journal) -> Outcome | None:
+async def _claim(ops: Ops, context: FlowRunContext, journal: Journal) -> Outcome | None:
     """Make the run PENDING, in this process; gives an outcome when the body must not run.
 
     Raises:
@@ -90,6 +92,7 @@ async def _claim(journal: Journal) -> Outcome | None:
     """
     state = journal.run.state
     if state is None:
+        await _until_flows_run(ops, context)
         journal.begin(journal.make(StateType.PENDING, "Pending"))
         journal.announce()
         return None
@@ -98,6 +101,15 @@ async def _claim(journal: Journal) -> Outcome | None:
     if not state.is_pending():
         state = await journal.propose(journal.make(StateType.PENDING, "Pending"))
     return None if state.is_pending() else _refused(state)
+
+
+async def _until_flows_run(ops: Ops, context: FlowRunContext) -> None:
+    """Wait until no flow run around is paused."""
+    around = context.parent
+    while around is not None:
+        while (gate := getattr(around, "gate", None)) is not None:
+            await ops.wait([gate])
+        around = around.parent
 
 
 async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None:
@@ -142,6 +154,7 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
             return _refused(running)
         await run_hooks(ops, _log, flow.on_running_hooks, flow, run, running)
         ending = await _attempt(ops, context, args, kwargs)
+        context.check_cancelled()
         if ending.type is StateType.FAILED and tries <= flow.retry_limit and not ending.is_cut:
             if _may_try(ops, context, flow.retry_delay_seconds):
                 await _await_retry(ops, context, journal, ending, tries)
@@ -177,6 +190,8 @@ def _refused(state: State[Any]) -> Outcome:
         return Outcome(state, state.data)
     if state.is_final():
         return Outcome(state, error=get_state_exception(state))
+    if state.is_cancelling():
+        raise Cancel(state.message or "The run was cancelled.")
     raise Pause(f"The flow run is to stay {state.name}.", state=state)
 
 
@@ -292,24 +307,41 @@ def _outcome(state: State[Any], ending: Ending) -> Outcome:
         return Outcome(state, error=ending.error)
     if ending.is_collection:
         return Outcome(state, ending.value)
-    try:
-        return Outcome(state, state.result(_sync=True))
-    except BaseException as error:
-        return Outcome(state, error=error)
+    return outcome_of(state)
 
 
-async def _cancel(ops: Ops, context: FlowRunContext, journal: Journal, signal: Cancel) -> Outcome:
-    """The body was interrupted because the run, or one around it, is being cancelled."""
-    await _end_children(ops, context, signal)
-    return await _end_cancelled(ops, context, journal, str(signal))
+async def _cancel(ops: Ops, context: FlowRunContext, journal: Journal, error: BaseException) -> Outcome:
+    """The body was interrupted because the run, or one around it, is being cancelled.
+
+    Raises:
+        BaseException: `error`, when it was for a run around this one.
+    """
+    await _end_children(ops, context, error)
+    run = context.flow_run
+    if run.state is None:
+        raise error
+    if run.state.is_final():
+        outcome = outcome_of(run.state)
+    else:
+        message = context.cancel_reason() or str(error)
+        outcome = await _end_cancelled(ops, context, journal, message)
+    if context.cancelled is None and context.cancel_reason() is not None:
+        raise error
+    return outcome
 
 
 async def _end_cancelled(ops: Ops, context: FlowRunContext, journal: Journal, message: str) -> Outcome:
     flow, run = context.flow, context.flow_run
+    if run.state is not None and not run.state.is_final() and not run.state.is_cancelling():
+        # A run that ends with the one around it was never in this state for the server.
+        run.state = journal.make(StateType.CANCELLING, "Cancelling", message)
     state = run.state
-    if state is not None:
+    assert state is not None
+    try:
         await run_hooks(ops, _log, flow.on_cancellation_hooks, flow, run, state)
-    if state is None or not state.is_final():
+    except Cancel:
+        _log.error("A hook of a cancelled flow run has begun a run: nothing begins below it any more")
+    if not state.is_final():
         state = await journal.propose(journal.make(StateType.CANCELLED, "Cancelled", message))
     await ops.settle(run)
     _log.error("Finished in state %s", state)
@@ -320,7 +352,10 @@ async def _end_children(ops: Ops, context: FlowRunContext, error: BaseException)
     runner = context.take_runner()
     if runner is None:
         return
-    runner.cancel_all()
+    if context.cancel_reason() is not None:
+        runner.interrupt_all(context.cancel_seconds)
+    else:
+        runner.cancel_all()
     if isinstance(error, GeneratorExit):
         return
     try:

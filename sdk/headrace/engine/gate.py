@@ -28,14 +28,17 @@ async def until_flow_runs(ops: Ops, flow: FlowRunContext, journal: Journal) -> S
 
     Raises:
         Pause: the flow run is suspended: its process is to leave.
+        Cancel: the flow run is being cancelled.
         Abort: the run is not this process's any longer.
     """
+    flow.check_cancelled()
     while (gate := flow.gate) is not None and not gate.state.state_details.pause_reschedule:
         details = replace(gate.state.state_details, task_run_id=journal.run.id, pause_key=None)
         journal.enter(journal.make(StateType.PAUSED, "NotReady", "The flow run is paused.", details=details))
         began = ops.now()
         await ops.wait([gate])
         journal.was_idle(ops.now() - began)
+        flow.check_cancelled()
         if gate.ended is not None:
             return journal.enter(journal.make(StateType.CANCELLED, "Cancelled", gate.ended))
     reason = flow.outermost.suspended

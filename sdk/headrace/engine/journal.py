@@ -79,8 +79,10 @@ class Journal:
 
         Raises:
             Abort: the run is not this process's any longer.
+            Cancel: a run around it is being cancelled.
         """
         self._context.check_ownership()
+        self._context.check_cancelled()
         self._first = state
         self._follow(state)
 

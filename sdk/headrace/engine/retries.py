@@ -32,6 +32,7 @@ async def unless_retried(
 ) -> State[Any] | None:
     """The state in which a failed run ends; None: there is another attempt, and the wait for it is over."""
     task, run, tries = context.task, context.task_run, context.tries
+    context.check_cancelled()
     if tries > task.retry_limit or ending.is_cut:
         return failed
     delay = delay_before_retry(tries, task.retry_delays, task.retry_jitter_factor or 0.0, random)

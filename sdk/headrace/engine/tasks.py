@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
+from headrace.engine.cancelling import is_cancellation
 from headrace.engine.deadlines import AttemptLimit, attempt_limit
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.gate import until_flow_runs
@@ -18,8 +19,9 @@ from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import keep, open_transaction, stage_result
 from headrace.engine.names import run_name
+from headrace.engine.outcome import Outcome, outcome_of
 from headrace.engine.retries import given_up, may_try, unless_retried
-from headrace.exceptions import Abort, Cancel, CancelledRun, Pause, UpstreamTaskError
+from headrace.exceptions import Abort, CancelledRun, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
 from headrace.upstreams import Inputs, resolve_inputs
 
@@ -42,21 +44,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("headrace.task_runs")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        state: the newest state of the run.
-        value: what a caller is given that did not ask for the state.
-        error: what is raised for such a caller, in place of a value.
-    """
-
-    state: State[Any]
-    value: Any = None
-    error: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -102,11 +89,13 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
                 return await _attempts(ops, context, journal)
             outcome = await _prepare(ops, call, journal)
             return outcome or await _attempts(ops, context, journal)
-        except (Abort, Cancel, Pause) as error:
+        except (Abort, Pause) as error:
             await _undo(ops, context, error)
             raise
         except BaseException as error:
             await _undo(ops, context, error)
+            if is_cancellation(ops, context, error):
+                return _cancel(context, journal, error)
             _crash(ops, context, journal, error)
             raise
 
@@ -146,7 +135,9 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
         ending = given_up(task)
         return await _finish(ops, context, journal, ending, _draft(journal, ending))
     while True:
-        if flow is not None and (flow.gate is not None or flow.outermost.suspended is not None):
+        if flow is not None and (
+            flow.gate is not None or flow.outermost.suspended is not None or flow.outermost.is_cancelling
+        ):
             held = await until_flow_runs(ops, flow, journal)
             if held is not None:
                 return Outcome(held, error=CancelledRun(held.message))
@@ -322,9 +313,11 @@ async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
             if outcome is not None:
                 return outcome.state
             return None if flow is None else await until_flow_runs(ops, flow, journal)
-        except (Abort, Cancel, Pause):
+        except (Abort, Pause):
             raise
         except BaseException as error:
+            if is_cancellation(ops, context, error):
+                return _cancel(context, journal, error).state
             _crash(ops, context, journal, error)
             raise
 
@@ -408,6 +401,24 @@ def _crash(ops: Ops, context: TaskRunContext, journal: Journal, error: BaseExcep
         message = f"Execution was {ops.crash_message(error)}."
     journal.enter(journal.make(StateType.CRASHED, "Crashed", message, error))
     _log.error("Crash detected! %s", message)
+
+
+def _cancel(context: TaskRunContext, journal: Journal, error: BaseException) -> Outcome:
+    """End a run CANCELLED whose body was interrupted.
+
+    Raises:
+        BaseException: `error`, when it was for a run around this one.
+    """
+    run = context.task_run
+    message = context.cancel_reason() or str(error)
+    if run.state is not None and not run.state.is_final():
+        state = journal.enter(journal.make(StateType.CANCELLED, "Cancelled", message))
+        _log.error("Finished in state %s", state)
+    if context.cancelled is None or run.state is None:
+        raise error
+    if run.state.is_cancelled():
+        return Outcome(run.state, error=CancelledRun(message))
+    return outcome_of(run.state)
 
 
 def announce(ops: Ops, call: TaskCall) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.context import FlowRunContext, TaskRunContext
 from headrace.engine.drive import run_now
+from headrace.engine.outcome import Outcome
 from headrace.engine.tasks import (
-    Outcome,
     TaskCall,
     announce,
     cancel_unstarted,
@@ -28,7 +28,9 @@ from headrace.engine.tasks import (
 from headrace.execution.blocking import BLOCKING
 from headrace.execution.calls import new_flow_call, new_task_call, origins_around
 from headrace.execution.generators import EMITTING, EMITTING_LOOP, aiterate, iterate
+from headrace.execution.interruption import LoopScope, ThreadScope
 from headrace.execution.loop import LOOP
+from headrace.execution.obeying import attending
 from headrace.execution.ownership import owning, owning_if_root, terminating, terminating_loop
 from headrace.execution.traced import flow_engine, task_engine
 from headrace.states import State
@@ -92,12 +94,14 @@ def run_task_sync(call: TaskCall) -> State[Any]:
     Raises:
         BaseException: execution was ended from outside; the run is CRASHED.
     """
-    return run_now(task_engine(BLOCKING, call)).state
+    with ThreadScope(call.context):
+        return run_now(task_engine(BLOCKING, call)).state
 
 
 async def run_task_async(call: TaskCall) -> State[Any]:
     """Run a call that `begin_task_run` made, of a coroutine function, on this loop; see `run_task_sync`."""
-    return (await task_engine(LOOP, call)).state
+    async with LoopScope(call.context):
+        return (await task_engine(LOOP, call)).state
 
 
 def cancel_task_run(call: TaskCall, message: str) -> State[Any]:
@@ -132,7 +136,7 @@ def call_task(task: Task[..., Any], parameters: Mapping[str, Any], return_state:
     call = new_task_call(task, parameters, wait_for)
     if call.context.parent is not None:
         return _handed(run_now(task_engine(BLOCKING, call)), return_state)
-    with owning(call.run, call.context), terminating():
+    with owning(call.run, call.context), terminating(), attending(call.context), ThreadScope(call.context):
         return _handed(run_now(task_engine(BLOCKING, call)), return_state)
 
 
@@ -143,8 +147,9 @@ async def call_task_async(
     call = new_task_call(task, parameters, wait_for)
     if call.context.parent is not None:
         return _handed(await task_engine(LOOP, call), return_state)
-    with owning(call.run, call.context), terminating_loop():
-        return _handed(await task_engine(LOOP, call), return_state)
+    with owning(call.run, call.context), terminating_loop(), attending(call.context):
+        async with LoopScope(call.context):
+            return _handed(await task_engine(LOOP, call), return_state)
 
 
 def iterate_task(

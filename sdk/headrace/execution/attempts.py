@@ -14,7 +14,7 @@ from headrace.core.budget import idle_time
 from headrace.core.passing import passing_time
 from headrace.core.states import StateType
 from headrace.engine.drive import run_now
-from headrace.engine.tasks import Outcome
+from headrace.engine.outcome import Outcome
 from headrace.exceptions import SerializationError
 from headrace.execution.background import run_in_background
 from headrace.execution.blocking import BLOCKING

@@ -18,7 +18,7 @@ from headrace.context import FlowRunContext, current_run
 from headrace.futures import current_helper
 from headrace.states.value import in_running_loop
 
-__all__ = ["dispatched", "offloaded", "run_in_background"]
+__all__ = ["dispatched", "offloaded", "run_in_background", "start_in_background"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,6 +82,11 @@ def run_in_background(coro: Coroutine[Any, Any, T]) -> T:
         except BaseException:
             future.cancel()
             raise
+
+
+def start_in_background(coro: Coroutine[Any, Any, object]) -> None:
+    """Run `coro` on the background loop, in a copy of this context, and do not wait for it."""
+    asyncio.run_coroutine_threadsafe(coro, _background.loop())
 
 
 def dispatched(coro: Coroutine[Any, Any, T]) -> T:

@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.passing import passing_time
 from headrace.core.verdicts import Verdict
 from headrace.engine.api import Upstream
 from headrace.execution.encoding import state_entry
+from headrace.execution.interruption import ThreadScope
+from headrace.execution.obeying import attended
 from headrace.execution.recording import Recording, decoded
 from headrace.execution.timeouts import AlarmLimit, ThreadLimit, blocking_limit
 from headrace.futures import current_helper
@@ -23,6 +26,7 @@ from headrace.runs import FlowRun, TaskRun
 from headrace.states.value import State, in_running_loop
 
 if TYPE_CHECKING:
+    from headrace.context import RunContext
     from headrace.results import ResultStore
     from headrace.task_runners import TaskRunner
 
@@ -73,6 +77,9 @@ class BlockingOps(Recording):
         if hasattr(generator, "__aiter__"):
             return list(run_coroutine(_collected(generator)))
         return list(generator)
+
+    def interruptible(self, context: RunContext) -> AbstractAsyncContextManager[None]:
+        return attended(context, ThreadScope(context))
 
     def limit(
         self, seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None

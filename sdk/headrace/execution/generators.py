@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
 from types import coroutine
 from typing import Any, Final
 
-from headrace.engine.tasks import Outcome
+from headrace.context import RunContext, current_run
+from headrace.engine.outcome import Outcome
+from headrace.exceptions import Cancel
 from headrace.execution.blocking import BlockingOps
+from headrace.execution.interruption import PassiveScope
 from headrace.execution.loop import LoopOps
+from headrace.execution.obeying import attended
 
 __all__ = ["EMITTING", "EMITTING_LOOP", "aiterate", "iterate"]
 
@@ -52,6 +57,10 @@ class _EmittingOps(BlockingOps):
     def streams(self) -> bool:
         return True
 
+    def interruptible(self, context: RunContext) -> AbstractAsyncContextManager[None]:
+        # Between two values, other code runs on this thread.
+        return attended(context, PassiveScope())
+
     async def drain(self, generator: Any) -> Any:
         try:
             value = next(generator)
@@ -64,7 +73,8 @@ class _EmittingOps(BlockingOps):
                 except Exception as error:
                     value = generator.throw(error)
                 else:
-                    value = generator.send(sent)
+                    reason = _cancel_reason()
+                    value = generator.send(sent) if reason is None else generator.throw(Cancel(reason))
         except StopIteration as end:
             return end.value
 
@@ -78,6 +88,10 @@ class _EmittingLoopOps(LoopOps):
     def streams(self) -> bool:
         return True
 
+    def interruptible(self, context: RunContext) -> AbstractAsyncContextManager[None]:
+        # Between two values, other code runs on this thread.
+        return attended(context, PassiveScope())
+
     async def drain(self, generator: Any) -> Any:
         try:
             value = await anext(generator)
@@ -90,9 +104,21 @@ class _EmittingLoopOps(LoopOps):
                 except Exception as error:
                     value = await generator.athrow(error)
                 else:
-                    value = await generator.asend(sent)
+                    reason = _cancel_reason()
+                    if reason is not None:
+                        value = await generator.athrow(Cancel(reason))
+                    else:
+                        value = await generator.asend(sent)
         except StopAsyncIteration:
             return None
+
+
+def _cancel_reason() -> str | None:
+    """Why the generator is to end instead of making its next value; None: it is not."""
+    context = current_run()
+    if context is None or not context.outermost.is_cancelling:
+        return None
+    return context.cancel_reason()
 
 
 EMITTING: Final = _EmittingOps()

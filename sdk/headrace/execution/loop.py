@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.passing import passing_time
 from headrace.core.verdicts import Verdict
 from headrace.engine.api import Upstream
 from headrace.execution.encoding import state_entry
+from headrace.execution.interruption import LoopScope
+from headrace.execution.obeying import attended
 from headrace.execution.recording import Recording, decoded
 from headrace.futures import current_helper
 from headrace.recorder import get_recorder
@@ -18,6 +21,7 @@ from headrace.runs import FlowRun, TaskRun
 from headrace.states import State
 
 if TYPE_CHECKING:
+    from headrace.context import RunContext
     from headrace.results import ResultStore
     from headrace.task_runners import TaskRunner
 
@@ -75,6 +79,9 @@ class LoopOps(Recording):
         if hasattr(generator, "__aiter__"):
             return [item async for item in generator]
         return list(generator)
+
+    def interruptible(self, context: RunContext) -> AbstractAsyncContextManager[None]:
+        return attended(context, LoopScope(context))
 
     def limit(
         self, seconds: float, error: TimeoutError, passed: Callable[[], object] | None = None

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from headrace.exceptions import TerminationSignal
+from headrace.execution.interruption import takes_signals, was_for_scope
 from headrace.recorder import get_recorder
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ def terminating() -> Generator[None]:
         yield
         return
 
-    def raise_signal(signum: int, _: FrameType | None) -> None:
-        raise TerminationSignal(signum)
+    def raise_signal(signum: int, frame: FrameType | None) -> None:
+        if not was_for_scope(frame):
+            raise TerminationSignal(signum)
 
     signal.signal(signal.SIGTERM, raise_signal)
     try:
-        yield
+        with takes_signals():
+            yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -85,6 +88,8 @@ def terminating_loop() -> Generator[None]:
     loop.add_signal_handler(signal.SIGTERM, cancel)
     try:
         yield
+        if received:  # and obeyed otherwise: the run was being cancelled
+            task.uncancel()
     except asyncio.CancelledError:
         if not received:
             raise

@@ -16,7 +16,7 @@ from headrace.core.states import StateType
 from headrace.core.verdicts import Accept, Reject, Wait
 from headrace.engine.gate import PauseGate
 from headrace.exceptions import Abort, Cancel, FlowPauseTimeout, Pause
-from headrace.execution.background import offloaded
+from headrace.execution.background import offloaded, start_in_background
 from headrace.execution.encoding import state_entry, state_from_proto
 from headrace.execution.server import recorded_everything, server_for
 from headrace.recorder import get_recorder, observers
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from headrace.v1 import state_pb2
     from headrace.v1.run_pb2 import Run
 
-__all__ = ["Asked", "PauseRequest"]
+__all__ = ["Asked", "PauseRequest", "hold_from_outside"]
 
 _log = logging.getLogger("headrace.flow_runs")
 _WHAT: Final = "Pausing a flow run"
@@ -103,6 +103,7 @@ class PauseRequest:
         """The paused state, once it is accepted; None when the key has fired before."""
         while True:
             state = self._state()
+            self.context.own_pause = state.id
             entry = state_entry(self._run, state)
             self._ask(entry.state.state.paused)
             verdict = await asyncio.wrap_future(get_recorder().propose(entry))
@@ -215,6 +216,37 @@ class PauseRequest:
         type = StateType.from_number(run.state.type) if run.state.type else None
         if type in _CANCELS:
             raise Cancel(f"The flow run {run.name} around it was cancelled.")
+
+    async def hold(self, paused: State[Any]) -> None:
+        """Hold tasks back while the run is in a pause that somebody else has asked for."""
+        gate = self.context.gate = PauseGate(paused)
+        self._run.state = paused
+        ended: str | None = "The flow run was paused and did not go on."
+        _log.info("Paused from outside: no task begins until the flow run is resumed.")
+        try:
+            state = await self._left(paused.id)
+            if state.is_running() or state.is_paused():
+                ended = None
+            elif not state.is_cancelling() and self.context.parent is None:
+                self.context.lost = f"The flow run does not go on here: it is {state.name}."
+        except (Abort, Cancel) as error:
+            if self.context.parent is None:
+                self.context.lost = str(error)
+        finally:
+            if self.context.gate is gate:
+                self.context.gate = None
+            gate.open(ended)
+
+
+def hold_from_outside(context: FlowRunContext, paused: state_pb2.State) -> None:
+    """Have a flow run begin no further task until it is resumed: somebody else has paused it.
+
+    Args:
+        context: the run, whose body runs in this process.
+        paused: the state that it is in.
+    """
+    state: State[Any] = state_from_proto(paused, flow_run_id=context.flow_run.id)
+    start_in_background(PauseRequest(context, "", None).hold(state))
 
 
 async def _runs(watched: RunFilter) -> AsyncGenerator[Run | None]:

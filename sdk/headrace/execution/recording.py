@@ -41,6 +41,10 @@ class Recording:
     def record(self, run: FlowRun | TaskRun, *states: State[Any]) -> None:
         get_recorder().post(*[state_entry(run, state) for state in states])
 
+    def is_interruption(self, error: BaseException) -> bool:
+        cancelled = (asyncio.CancelledError, concurrent.futures.CancelledError)
+        return isinstance(error, (*cancelled, TerminationSignal))
+
     def crash_message(self, error: BaseException) -> str:
         if isinstance(error, KeyboardInterrupt):
             return "aborted by an interrupt signal"

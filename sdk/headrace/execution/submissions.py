@@ -118,6 +118,12 @@ class Submission:
         self._variables.run(api.cancel_task_run, self._call, message)
         self._end(None)
 
+    def interrupt(self) -> None:
+        """End a body that runs, if it can be interrupted: its flow run is being cancelled."""
+        scope = self._call.context.scope
+        if scope is not None:
+            scope.interrupt()
+
     def run_here(self) -> None:
         """Run the task in this thread if it waits only for a free one."""
         if self._pool.take_back(self):

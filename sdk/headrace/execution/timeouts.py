@@ -6,7 +6,6 @@ and a timer that were there before are put back when the last limit ends.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import signal
 import threading
@@ -16,6 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from headrace.engine.api import LimitPassed
+from headrace.execution.interruption import plant
 
 __all__ = ["AlarmLimit", "ThreadLimit", "blocking_limit"]
 
@@ -153,7 +153,7 @@ class ThreadLimit:
         with self._lock:
             self._done = True
             if self._fired:
-                _plant(self._thread_id, None)
+                plant(self._thread_id, None)
         self._timer.cancel()
         if error is None and (self._fired or time.monotonic() >= self._deadline):
             raise self._error
@@ -165,12 +165,7 @@ class ThreadLimit:
             self._fired = True
             if self._passed is not None:
                 self._passed()
-            _plant(self._thread_id, self._interruption)
-
-
-def _plant(thread_id: int, error: type[BaseException] | None) -> None:
-    value = ctypes.py_object(error) if error is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), value)
+            plant(self._thread_id, self._interruption)
 
 
 class _Warned:

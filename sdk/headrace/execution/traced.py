@@ -7,7 +7,8 @@ from typing import Any
 
 from headrace.engine.api import Ops
 from headrace.engine.flows import FlowCall, run_flow
-from headrace.engine.tasks import Outcome, TaskCall, run_task
+from headrace.engine.outcome import Outcome
+from headrace.engine.tasks import TaskCall, run_task
 from headrace.runs import FlowRun, TaskRun
 from headrace.states import State
 from headrace.tracing import RunSpan, start_run_span

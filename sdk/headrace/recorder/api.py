@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from headrace.core.verdicts import Verdict
-    from headrace.v1.record_service_pb2 import RecordEntry
+    from headrace.v1.record_service_pb2 import RecordEntry, RunDirective
     from headrace.v1.state_pb2 import State
 
-__all__ = ["LostCallback", "Recorder", "SuspendedCallback"]
+__all__ = ["DirectiveCallback", "LostCallback", "Recorder", "SuspendedCallback"]
 
 LostCallback = Callable[[str], None]
 """Called with the reason, on the runtime thread, when an attempt no longer owns its run: it must return
@@ -23,6 +23,9 @@ at once, so it should only set a flag or an event."""
 
 SuspendedCallback = Callable[[str], None]
 """Called like a `LostCallback` when the attempt's run was suspended from outside."""
+
+DirectiveCallback = Callable[["RunDirective"], None]
+"""Called like a `LostCallback` with what others want of a run. The same directive may come more than once."""
 
 
 class Recorder(Protocol):
@@ -112,6 +115,19 @@ class Recorder(Protocol):
 
     def end_owner(self, run_id: str) -> None:
         """The attempt has ended; unknown ids are ignored."""
+        ...
+
+    def attend(self, run_id: str, on_directive: DirectiveCallback) -> None:
+        """From now on `on_directive` is called with what others want of the run, until `leave`.
+
+        Args:
+            run_id: a run that this process executes, by itself or in the body of another one.
+            on_directive: called on the runtime thread.
+        """
+        ...
+
+    def leave(self, run_id: str) -> None:
+        """The run has ended; unknown ids are ignored."""
         ...
 
     def flush(self, timeout_seconds: float) -> bool:

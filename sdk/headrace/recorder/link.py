@@ -258,6 +258,8 @@ class Link:
                 self._acknowledged(answer.ack)
             elif kind == "renewed":
                 self._recorder.owners.judged(answer.renewed.verdicts)
+            elif kind == "directives":
+                self._recorder.owners.directed(answer.directives.directives)
             elif kind == "go_away":
                 after = answer.go_away.reconnect_after
                 self._leaving = Again(after.seconds + after.nanos / 1e9)

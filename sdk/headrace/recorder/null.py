@@ -9,7 +9,7 @@ from headrace.core.errors import ServerUnavailable
 from headrace.core.ids import new_id
 from headrace.core.verdicts import Accept, Verdict
 from headrace.recorder import observers
-from headrace.recorder.api import LostCallback, SuspendedCallback
+from headrace.recorder.api import DirectiveCallback, LostCallback, SuspendedCallback
 from headrace.recorder.entries import encode
 from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.state_pb2 import State
@@ -61,6 +61,12 @@ class NullRecorder:
         pass
 
     def end_owner(self, run_id: str) -> None:
+        pass
+
+    def attend(self, run_id: str, on_directive: DirectiveCallback) -> None:
+        pass
+
+    def leave(self, run_id: str) -> None:
         pass
 
     def flush(self, timeout_seconds: float) -> bool:

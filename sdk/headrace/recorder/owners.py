@@ -1,4 +1,4 @@
-"""The attempts that this process executes, and who wants to know when one of them is lost."""
+"""The runs that this process executes, and who wants to know what a server says of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headrace.recorder.api import LostCallback, SuspendedCallback
+from headrace.recorder.api import DirectiveCallback, LostCallback, SuspendedCallback
 from headrace.recorder.notices import logger
-from headrace.v1.record_service_pb2 import AttemptVerdict
+from headrace.v1.record_service_pb2 import AttemptVerdict, RunDirective
 from headrace.v1.run_pb2 import AttemptRef
 
 __all__ = ["Owners"]
@@ -29,6 +29,28 @@ class Owners:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_run: dict[str, _Owner] = {}
+        self._attending: dict[str, DirectiveCallback] = {}
+
+    def attend(self, run_id: str, on_directive: DirectiveCallback) -> None:
+        """Have `on_directive` called with what others want of the run."""
+        with self._lock:
+            self._attending[run_id] = on_directive
+
+    def leave(self, run_id: str) -> None:
+        """The run has ended."""
+        with self._lock:
+            self._attending.pop(run_id, None)
+
+    def directed(self, directives: Iterable[RunDirective]) -> None:
+        """What others want of some of the runs."""
+        for directive in directives:
+            on_directive = self._attending.get(directive.run_id)
+            if on_directive is None:
+                continue
+            try:
+                on_directive(directive)
+            except Exception:
+                logger.exception("Telling run %s what is wanted of it has failed.", directive.run_id)
 
     def begin(
         self,

@@ -15,7 +15,7 @@ from headrace.core.verdicts import Abort, Accept, Verdict, Wait
 from headrace.recorder import observers
 from headrace.recorder.admission import Admission
 from headrace.recorder.answers import Reach, verdict_of
-from headrace.recorder.api import LostCallback, SuspendedCallback
+from headrace.recorder.api import DirectiveCallback, LostCallback, SuspendedCallback
 from headrace.recorder.backlog import Backlog, Batch
 from headrace.recorder.entries import Encoded, Weight, encode
 from headrace.recorder.notices import Notices, logger
@@ -169,6 +169,12 @@ class SpoolRecorder:
 
     def end_owner(self, run_id: str) -> None:
         self.owners.end(run_id)
+
+    def attend(self, run_id: str, on_directive: DirectiveCallback) -> None:
+        self.owners.attend(run_id, on_directive)
+
+    def leave(self, run_id: str) -> None:
+        self.owners.leave(run_id)
 
     def flush(self, timeout_seconds: float) -> bool:
         future = self.durable(self._spool.last_seq)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
@@ -87,6 +88,16 @@ class TaskRunner(ABC, Generic[F]):
     def cancel_all(self) -> None:
         """End every task run CANCELLED whose body has not been entered, and every wait for a next try."""
 
+    def interrupt_all(self, within_seconds: float) -> None:
+        """`cancel_all`, and interrupt the bodies that run: their flow run is being cancelled. Any thread.
+
+        A runner that cannot interrupt what runs leaves it at `cancel_all`.
+
+        Args:
+            within_seconds: how long leaving the runner may then wait for those that do not end.
+        """
+        self.cancel_all()
+
     def is_own_thread(self) -> bool:
         """Whether a task of this runner runs in this thread."""
         return False
@@ -130,6 +141,7 @@ class PoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         self._unended: dict[HeadraceFuture[Any], Submission] = {}
         self._pool: WorkerPool | None = None
         self._cancelled = Bell()
+        self._abandon_at: float | None = None
 
     @property
     def max_workers(self) -> int | None:
@@ -191,6 +203,26 @@ class PoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         self._cancelled.ring()
         self._cancel(everything)
 
+    def interrupt_all(self, within_seconds: float) -> None:
+        self.cancel_all()
+        with self._all_ended:
+            running = [one for one in self._unended.values() if one.has_started]
+            if self._abandon_at is None:
+                self._abandon_at = time.monotonic() + within_seconds
+                self._all_ended.notify_all()
+        for submission in running:
+            submission.interrupt()
+
+    def _has_abandoned(self) -> bool:
+        """Wait until all have ended; whether those that have not are left to themselves."""
+        with self._all_ended:
+            while self._unended:
+                left = None if self._abandon_at is None else self._abandon_at - time.monotonic()
+                if left is not None and left <= 0:
+                    return True
+                self._all_ended.wait(left)
+        return False
+
     def __enter__(self) -> Self:
         super().__enter__()
         pool = WorkerPool(
@@ -213,9 +245,10 @@ class PoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
                 self._cancel(self._beyond_the_workers())
             else:
                 self.cancel_all()
-            with self._all_ended:
-                while self._unended:
-                    self._all_ended.wait()
+            if self._has_abandoned():
+                logger.warning("%s task runs do not end: they are left to themselves.", len(self._unended))
+                pool.close(wait=False)
+                return
         except BaseException:
             # A second Ctrl-C, say: what still runs is left to itself.
             self.cancel_all()

@@ -13,10 +13,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
-from headrace.context import FlowRunContext, TaskRunContext, current_run, hydrated_context
+from headrace.context import (
+    CANCEL_SECONDS,
+    FlowRunContext,
+    TaskRunContext,
+    current_run,
+    hydrated_context,
+)
 from headrace.engine.tasks import TaskCall
 from headrace.exceptions import SerializationError
 from headrace.execution import api
+from headrace.execution.interruption import takes_signals, was_for_scope
 from headrace.execution.processes.messages import Channel, Ended, Job, Refused, Start, Taken
 from headrace.execution.processes.remote import Parent, RemoteRecorder
 from headrace.execution.processes.shipping import packed, packed_error, unpacked
@@ -63,7 +70,7 @@ class _Child:
         start: Start = channel.receive()
         sys.path[:] = start.path
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._parent = Parent(channel, self._jobs.put, self._cancel)
+        self._parent = Parent(channel, self._jobs.put, self._cancel, self._interrupt)
         self._cancelled = Bell()
         self._nested: ThreadPoolTaskRunner | None = None
         self._executing: TaskRunContext | None = None
@@ -135,6 +142,14 @@ class _Child:
         nested = self._nested
         if nested is not None:
             nested.cancel_all()
+
+    def _interrupt(self, reason: str) -> None:
+        self._cancelled.ring()
+        context, nested = self._executing, self._nested
+        if nested is not None:
+            nested.interrupt_all(CANCEL_SECONDS)
+        if context is not None:
+            context.cancel(reason)
 
     def _lost(self, reason: str) -> None:
         context = self._executing
@@ -233,13 +248,22 @@ def _go_on(signum: int, frame: FrameType | None) -> None:
     """Take a signal and do nothing."""
 
 
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """Interrupt the body that is to end; for everybody else, SIGTERM ends the process."""
+    if not was_for_scope(frame):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(descriptor: int) -> None:
     """Serve the parent at the other end of the socket `descriptor`."""
     os.set_inheritable(descriptor, False)
     # Ctrl-C reaches every process of a terminal; the parent decides. Not SIG_IGN, which programs that a task
     # starts would inherit.
     signal.signal(signal.SIGINT, _go_on)
-    _Child(Channel(descriptor)).serve()
+    signal.signal(signal.SIGTERM, _terminate)
+    with takes_signals():
+        _Child(Channel(descriptor)).serve()
 
 
 if __name__ == "__main__":

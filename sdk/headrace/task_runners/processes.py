@@ -89,6 +89,14 @@ class ProcessPoolTaskRunner(PoolTaskRunner):
         if self._children is not None:
             self._children.cancel_all()
 
+    def _has_abandoned(self) -> bool:
+        if not super()._has_abandoned():
+            return False
+        if self._children is not None:
+            self._children.kill_all()
+        self._abandon_at = None  # a killed process ends its task at once
+        return super()._has_abandoned()
+
     def __enter__(self) -> Self:
         """Start the runner.
 
@@ -134,7 +142,11 @@ class ProcessPoolTaskRunner(PoolTaskRunner):
             api.fail_task_run(call, error)
         except ChildDied as death:
             if call.run.state is None or not call.run.state.is_final():
-                api.crash_task_run(call, str(death))
+                reason = call.context.cancel_reason()
+                if reason is None:
+                    api.crash_task_run(call, str(death))
+                else:
+                    api.cancel_task_run(call, reason)
         else:
             if isinstance(ended, Refused):
                 api.fail_task_run(call, unpacked(ended.error))

@@ -1,7 +1,7 @@
 """Recorded states: the executor says what happened, the server keeps it.
 
 The executor has applied the rules itself. What is left to refuse is what nobody may do: changing a run
-that has ended.
+that has ended, or going on with one that is to end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ def refuse_recorded(
     `is_presumed` says that the current state is a guess of the server's about a process that it had
     lost sight of. The process knows better.
     """
+    if current is StateType.CANCELLING and proposed not in FINAL_TYPES:
+        return "The run is being cancelled."
     if current is StateType.COMPLETED and proposed is StateType.COMPLETED and name == "RolledBack":
         return None
     if current is not None and current in FINAL_TYPES and not is_presumed:

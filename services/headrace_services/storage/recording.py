@@ -13,13 +13,22 @@ from headrace.core.errors import ObjectNotFound, ServiceError, TransitionNotAllo
 from headrace.core.states import default_name
 from headrace.v1.log_pb2 import LogEntry
 from headrace.v1.record_service_pb2 import DroppedNotice
+from headrace.v1.run_pb2 import RUN_KIND_FLOW
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace.v1.span_pb2 import Span
-from headrace.v1.state_pb2 import ScheduledDetails, State
+from headrace.v1.state_pb2 import STATE_TYPE_CANCELLED, ScheduledDetails, State
 from headrace_services.domain.books import keep_books
 from headrace_services.domain.effects import RetryType
 from headrace_services.domain.record import refuse_recorded
-from headrace_services.domain.states import CANCELLING, PAUSED, PENDING, RETRYING, SCHEDULED
+from headrace_services.domain.states import (
+    CANCELLED,
+    CANCELLING,
+    FINAL_TYPES,
+    PAUSED,
+    PENDING,
+    RETRYING,
+    SCHEDULED,
+)
 from headrace_services.storage.cancel_notes import note_cancelling
 from headrace_services.storage.instants import micros
 from headrace_services.storage.ops import Op, RunOp, StateOp, first_state
@@ -114,6 +123,8 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
     refusal = refuse_recorded(books.type, run.is_presumed, type, state.name)
     if refusal is not None:
         return TransitionNotAllowed(refusal, facts={"run_id": run.id, "state_name": run.state_name})
+    if books.type is CANCELLING and run.kind == RUN_KIND_FLOW and type in FINAL_TYPES:
+        type, state = CANCELLED, _cancelled(state)
     scheduled_time = None
     if type is SCHEDULED:
         scheduled_time = micros(state.scheduled.scheduled_time) or work.now
@@ -132,6 +143,15 @@ def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
     if type is CANCELLING:
         note_cancelling(work, run, state)
     return None
+
+
+def _cancelled(state: State) -> State:
+    """The state in which a flow run ends that is being cancelled, whatever its process ended with."""
+    if state.type == STATE_TYPE_CANCELLED:
+        return state
+    kept = State(id=state.id, type=STATE_TYPE_CANCELLED, message=state.message)
+    kept.event_time.CopyFrom(state.event_time)
+    return kept
 
 
 def _noted_pause(work: Work, run: RunRow, state: State) -> State:

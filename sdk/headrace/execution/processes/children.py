@@ -18,6 +18,7 @@ from headrace.execution.processes.messages import (
     Cancel,
     Channel,
     Ended,
+    Interrupt,
     Job,
     Refused,
     Request,
@@ -83,6 +84,7 @@ class _Child:
         """
         desk = Desk(call, self._channel.send)
         was_taken = False
+        call.context.scope = _Body(call, self)
         try:
             self._channel.send(job)
             while not isinstance(message := self._receive(), (Ended, Refused)):
@@ -93,8 +95,10 @@ class _Child:
             return message
         except (EOFError, OSError):
             reason = self._how_it_ended()
-            desk.crash_unended(reason)
+            desk.end_unended(reason)
             raise ChildDied(reason, was_taken) from None
+        finally:
+            call.context.scope = None
 
     def _serve(self, desk: Desk, message: Any) -> None:
         assert isinstance(message, Request)
@@ -119,6 +123,12 @@ class _Child:
     def cancel(self) -> None:
         self._send_quietly(Cancel())
 
+    def interrupt(self, reason: str) -> None:
+        self._send_quietly(Interrupt(reason))
+
+    def kill(self) -> None:
+        self._process.kill()
+
     def stop(self) -> None:
         """Say that there will be no more jobs."""
         self._send_quietly(Stop())
@@ -142,6 +152,17 @@ class _Child:
             self._channel.send(message)
         except OSError:
             pass  # whoever waits for its answers sees that it is gone
+
+
+class _Body:
+    """A body that runs in a child, as what can be interrupted."""
+
+    def __init__(self, call: TaskCall, child: _Child) -> None:
+        self._call = call
+        self._child = child
+
+    def interrupt(self) -> None:
+        self._child.interrupt(self._call.context.cancel_reason() or "The run was cancelled.")
 
 
 class Children:
@@ -216,6 +237,13 @@ class Children:
             children = list(self._all)
         for child in children:
             child.cancel()
+
+    def kill_all(self) -> None:
+        """End every child at once; what it has begun ends with it."""
+        with self._lock:
+            children = list(self._all)
+        for child in children:
+            child.kill()
 
     def close(self) -> None:
         """Let every child leave, and wait for that; none may be busy."""

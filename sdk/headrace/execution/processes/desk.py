@@ -8,15 +8,15 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from headrace.core.states import FINAL, StateType
+from headrace.core.states import FINAL, StateType, default_name
 from headrace.execution.encoding import state_entry, state_from_proto
-from headrace.execution.processes.messages import Lost, Reply, Request
+from headrace.execution.processes.messages import Directed, Lost, Reply, Request
 from headrace.execution.processes.shipping import packed_error
 from headrace.recorder import get_recorder
 from headrace.runs import Owner, TaskRun
 from headrace.states import State, StateDetails
 from headrace.v1 import run_pb2, state_pb2
-from headrace.v1.record_service_pb2 import RecordEntry
+from headrace.v1.record_service_pb2 import RecordEntry, RunDirective
 
 if TYPE_CHECKING:
     from headrace.engine.tasks import TaskCall
@@ -37,6 +37,7 @@ class Desk:
         self._send = send
         self._unended: dict[str, run_pb2.Run] = {}
         self._owned: set[str] = set()
+        self._attended: set[str] = set()
 
     def serve(self, request: Request) -> None:
         """Do what is asked; the answer may go out later, from another thread."""
@@ -55,10 +56,7 @@ class Desk:
     def _reply_later(self, number: int, done: Future[Any]) -> None:
         error = done.exception()
         reply = Reply(number, done.result()) if error is None else Reply(number, error=packed_error(error))
-        try:
-            self._send(reply)
-        except OSError:
-            pass  # the child has died meanwhile
+        self._send_quietly(reply)
 
     def recorder_id(self) -> str:
         """Of the sequence."""
@@ -92,10 +90,7 @@ class Desk:
         """The child executes a run that is the top of its own tree."""
 
         def tell(reason: str, *, is_suspended: bool) -> None:
-            try:
-                self._send(Lost(run_id, reason, is_suspended))
-            except OSError:
-                pass  # the child has died meanwhile
+            self._send_quietly(Lost(run_id, reason, is_suspended))
 
         lost, suspended = partial(tell, is_suspended=False), partial(tell, is_suspended=True)
         get_recorder().begin_owner(run_id, attempt, fence, lost, suspended)
@@ -105,6 +100,26 @@ class Desk:
         """That run has ended."""
         get_recorder().end_owner(run_id)
         self._owned.discard(run_id)
+
+    def attend(self, run_id: str) -> None:
+        """The child wants to know what others want of the run."""
+
+        def tell(directive: RunDirective) -> None:
+            self._send_quietly(Directed(directive.SerializeToString()))
+
+        get_recorder().attend(run_id, tell)
+        self._attended.add(run_id)
+
+    def leave(self, run_id: str) -> None:
+        """That run has ended."""
+        get_recorder().leave(run_id)
+        self._attended.discard(run_id)
+
+    def _send_quietly(self, message: object) -> None:
+        try:
+            self._send(message)
+        except OSError:
+            pass  # the child has died meanwhile
 
     def next_key(self, run_id: str, key: str) -> str:
         """What tells the next call of a task apart, in the flow run with that id."""
@@ -132,17 +147,24 @@ class Desk:
             run.run_count += 1
             run.start_micros = run.start_micros or run.state.micros
 
-    def crash_unended(self, message: str) -> None:
-        """The child is dead: end CRASHED what it has begun and not ended, the newest first."""
+    def end_unended(self, message: str) -> None:
+        """The child is dead: end CRASHED what it has begun and not ended, the newest first.
+
+        CANCELLED it is when the child was to end because the run is being cancelled.
+        """
+        reason = None if self._call is None else self._call.context.cancel_reason()
+        type, message = (StateType.CRASHED, message) if reason is None else (StateType.CANCELLED, reason)
         recorder = get_recorder()
         for begun in reversed(self._unended.values()):
             owner = Owner(begun.owner_run_id, begun.attempt, begun.fence)
             run = TaskRun(begun.id, begun.name, begun.root_run_id, owner)
             now = time.time_ns() // 1000
-            state = State.at(now, StateType.CRASHED, "Crashed", StateDetails(), message)
+            state = State.at(now, type, default_name(type), StateDetails(), message)
             recorder.post(state_entry(run, state))
         for run_id in self._owned:
             recorder.end_owner(run_id)
+        for run_id in self._attended:
+            recorder.leave(run_id)
 
 
 _METHODS: dict[str, Callable[..., Any]] = {
@@ -153,5 +175,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "connected": Desk.connected,
     "begin_owner": Desk.begin_owner,
     "end_owner": Desk.end_owner,
+    "attend": Desk.attend,
+    "leave": Desk.leave,
     "next_key": Desk.next_key,
 }

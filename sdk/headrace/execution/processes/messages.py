@@ -6,7 +6,7 @@
          ◀──────────────────────────── Taken
          ◀──────────────────────────── Request   any number, from any thread: records, above all
       Reply ──────────────────────────▶
-      Cancel, Lost ───────────────────▶          at any time
+      Cancel, Lost, Interrupt, Directed ▶        at any time
          ◀──────────────────────────── Ended or Refused
       Stop ───────────────────────────▶
 
@@ -28,7 +28,9 @@ from headrace.states import State
 __all__ = [
     "Cancel",
     "Channel",
+    "Directed",
     "Ended",
+    "Interrupt",
     "Job",
     "Lost",
     "Refused",
@@ -98,6 +100,20 @@ class Lost:
     run_id: str
     reason: str
     is_suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The job's run is cancelled: its body is to be interrupted, because of the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directed:
+    """What others want of a run that the child attends to: a serialised `RunDirective`."""
+
+    directive: bytes
 
 
 @dataclass(frozen=True, slots=True)

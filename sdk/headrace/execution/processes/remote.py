@@ -13,12 +13,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from headrace.execution.processes.messages import Cancel, Channel, Lost, Reply, Request, Stop
+from headrace.execution.processes.messages import (
+    Cancel,
+    Channel,
+    Directed,
+    Interrupt,
+    Lost,
+    Reply,
+    Request,
+    Stop,
+)
 from headrace.execution.processes.shipping import unpacked
 
 if TYPE_CHECKING:
     from headrace.core.verdicts import Verdict
-    from headrace.recorder.api import LostCallback, SuspendedCallback
+    from headrace.recorder.api import DirectiveCallback, LostCallback, SuspendedCallback
     from headrace.v1.record_service_pb2 import RecordEntry
     from headrace.v1.state_pb2 import State
 
@@ -32,17 +41,24 @@ class Parent:
         channel: to it.
         on_job: called with each job, and with None when there will be no more.
         on_cancel: called in a thread of its own when waits are to end.
+        on_interrupt: called in a thread of its own, with the reason, when the job is cancelled.
     """
 
     def __init__(
-        self, channel: Channel, on_job: Callable[[Any], object], on_cancel: Callable[[], object]
+        self,
+        channel: Channel,
+        on_job: Callable[[Any], object],
+        on_cancel: Callable[[], object],
+        on_interrupt: Callable[[str], object],
     ) -> None:
         self._channel = channel
         self._on_job = on_job
         self._on_cancel = on_cancel
+        self._on_interrupt = on_interrupt
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Any]] = {}
         self.owners: dict[str, tuple[LostCallback | None, SuspendedCallback | None]] = {}
+        self.attending: dict[str, DirectiveCallback] = {}
 
     def listen(self) -> None:
         """Read what the parent says, in a thread, until the parent is gone: then this process ends."""
@@ -62,10 +78,25 @@ class Parent:
             elif isinstance(message, Lost):
                 self._tell_owner(message)
             elif isinstance(message, Cancel):
-                # Not here: it may ask the parent, and the answer comes here.
-                threading.Thread(target=self._on_cancel, name="headrace-cancel", daemon=True).start()
+                self._apart(self._on_cancel)
+            elif isinstance(message, Interrupt):
+                self._apart(self._on_interrupt, message.reason)
+            elif isinstance(message, Directed):
+                self._apart(self._directed, message.directive)
             else:
                 self._on_job(message)
+
+    def _apart(self, call: Callable[..., object], *arguments: object) -> None:
+        # Not here: it may ask the parent, and the answer comes here.
+        threading.Thread(target=call, args=arguments, name="headrace-told", daemon=True).start()
+
+    def _directed(self, blob: bytes) -> None:
+        from headrace.v1.record_service_pb2 import RunDirective
+
+        directive = RunDirective.FromString(blob)
+        on_directive = self.attending.get(directive.run_id)
+        if on_directive is not None:
+            on_directive(directive)
 
     def _tell_owner(self, message: Lost) -> None:
         on_lost, on_suspended = self.owners.get(message.run_id, (None, None))
@@ -148,6 +179,14 @@ class RemoteRecorder:
     def end_owner(self, run_id: str) -> None:
         self._parent.owners.pop(run_id, None)
         self._parent.ask("end_owner", run_id).result()
+
+    def attend(self, run_id: str, on_directive: DirectiveCallback) -> None:
+        self._parent.attending[run_id] = on_directive
+        self._parent.ask("attend", run_id).result()
+
+    def leave(self, run_id: str) -> None:
+        self._parent.attending.pop(run_id, None)
+        self._parent.ask("leave", run_id).result()
 
     def flush(self, timeout_seconds: float) -> bool:
         try:
