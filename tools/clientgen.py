@@ -55,7 +55,7 @@ def imports_of(tree: ast.Module, used: set[str]) -> list[str]:
     """The source's imports of names that the methods use."""
     lines: list[str] = []
     for node in tree.body:
-        is_stdlib = isinstance(node, ast.ImportFrom) and node.module == "collections.abc"
+        is_stdlib = isinstance(node, ast.ImportFrom) and node.module in ("collections.abc", "datetime")
         if isinstance(node, ast.ImportFrom) and (is_stdlib or (node.module or "").startswith("headrace.")):
             kept = [alias for alias in node.names if (alias.asname or alias.name) in used]
             if kept:

@@ -29,6 +29,7 @@ from headrace_services.loops.intake import SpoolIntake
 from headrace_services.loops.loop import Loop
 from headrace_services.loops.reaper import LeaseReaper
 from headrace_services.loops.renewals import LeaseRenewals
+from headrace_services.loops.scheduler import Overlaps, Scheduler
 from headrace_services.loops.timers import RunTimers
 from headrace_services.rpc.auth import BasicAuth
 from headrace_services.rpc.drain import Drain
@@ -155,6 +156,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     streams, renewals = Streams(drain), LeaseRenewals(database, lease, clock)
     directives = Directives(database, streams, clock)
     streams.directed = directives.loop.wake
+    scheduler = Scheduler(database, clock)
     policy = RecordPolicy(replica_id, lease, renew)
     services = Services(
         database=database,
@@ -167,6 +169,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         clock=clock,
         drain=drain,
         directed=directives.loop.wake,
+        scheduled=scheduler.loop.wake,
     )
     health = register(grpc_server, services)
     intake = SpoolIntake(
@@ -191,6 +194,8 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             intake.loop,
             RunTimers(database, clock).loop,
             directives.loop,
+            scheduler.loop,
+            Overlaps(database, clock).loop,
         ],
         health, grpc_server, clock, [],
     )  # fmt: skip

@@ -21,7 +21,7 @@ from headrace.v1.run_pb2 import RunFilter
 # The recorder speaks it, on a stream of its own.
 NOT_FOR_CLIENTS = {"RecordService.Record"}
 # In the schema, and not yet served.
-NOT_SERVED = {"DeploymentService", "ScheduleService", "WorkerService"}
+NOT_SERVED = {"DeploymentService", "WorkerService"}
 
 
 def _calls() -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from headrace.v1 import (
     flow_service_pb2_grpc,
     log_service_pb2_grpc,
     run_service_pb2_grpc,
+    schedule_service_pb2_grpc,
     span_service_pb2_grpc,
     work_pool_service_pb2_grpc,
 )
@@ -54,6 +55,10 @@ class Client:
     @property
     def spans(self) -> Any:
         return span_service_pb2_grpc.SpanServiceStub(self.channel)
+
+    @property
+    def schedules(self) -> Any:
+        return schedule_service_pb2_grpc.ScheduleServiceStub(self.channel)
 
     @property
     def work_pools(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from headrace.client.blocking import BlockingClient
 from headrace.core.limits import PAGE_SIZE_DEFAULT
@@ -11,11 +12,13 @@ from headrace.v1 import flow_service_pb2 as flows
 from headrace.v1 import log_service_pb2 as logs
 from headrace.v1 import record_service_pb2 as record
 from headrace.v1 import run_service_pb2 as runs
+from headrace.v1 import schedule_service_pb2 as schedules
 from headrace.v1 import span_service_pb2 as spans
 from headrace.v1 import work_pool_service_pb2 as pools
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter, RunView
+from headrace.v1.schedule_pb2 import Schedule
 from headrace.v1.span_pb2 import Span
 from headrace.v1.state_pb2 import State
 from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
@@ -266,6 +269,114 @@ class SyncHeadraceClient(BlockingClient):
     def get_server_info(self, *, timeout: float | None = None) -> admin.GetServerInfoResponse:
         """Version, protocol, limits and database of the server."""
         return self._run(self._client.get_server_info(timeout=timeout))
+
+    def create_schedule(
+        self, schedule: Schedule, *, request_id: str = "", timeout: float | None = None
+    ) -> Schedule:
+        """Make a schedule.
+
+        Args:
+            schedule: `deployment_id` and one of `cron`, `interval` and `rrule` must be set.
+            request_id: repeating the call with it makes no second one; empty: one is made up.
+            timeout: seconds for this call.
+
+        Raises:
+            ObjectNotFound: there is no such deployment.
+            ObjectAlreadyExists: the deployment has another schedule of the slug.
+            FieldsInvalid: it cannot be kept; the violation names the field.
+        """
+        return self._run(self._client.create_schedule(schedule, request_id=request_id, timeout=timeout))
+
+    def get_schedule(self, schedule_id: str, *, timeout: float | None = None) -> Schedule:
+        """The schedule with that id."""
+        return self._run(self._client.get_schedule(schedule_id, timeout=timeout))
+
+    def list_schedules(
+        self, request: schedules.ListSchedulesRequest, *, timeout: float | None = None
+    ) -> schedules.ListSchedulesResponse:
+        """One page of schedules, oldest first."""
+        return self._run(self._client.list_schedules(request, timeout=timeout))
+
+    def iter_schedules(
+        self,
+        deployment_ids: Sequence[str] = (),
+        *,
+        active_only: bool = False,
+        page_size: int = PAGE_SIZE_DEFAULT,
+    ) -> Iterator[Schedule]:
+        """Every schedule of the deployments, or of all, oldest first."""
+        return self._iterate(
+            self._client.iter_schedules(deployment_ids, active_only=active_only, page_size=page_size)
+        )
+
+    def update_schedule(
+        self, schedule: Schedule, paths: Sequence[str], *, timeout: float | None = None
+    ) -> Schedule:
+        """Change the fields in `paths`, such as `cron`, `parameters` or `overlap`.
+
+        Raises:
+            EtagMismatch: `schedule.etag` is set, and the schedule has changed.
+        """
+        return self._run(self._client.update_schedule(schedule, paths, timeout=timeout))
+
+    def delete_schedule(self, schedule_id: str, *, timeout: float | None = None) -> None:
+        """Delete a schedule, and the runs that it made for later."""
+        return self._run(self._client.delete_schedule(schedule_id, timeout=timeout))
+
+    def pause_schedule(self, schedule_id: str, *, timeout: float | None = None) -> Schedule:
+        """Make no more runs; those that it made and nobody has begun with go."""
+        return self._run(self._client.pause_schedule(schedule_id, timeout=timeout))
+
+    def resume_schedule(self, schedule_id: str, *, timeout: float | None = None) -> Schedule:
+        """Make runs again, from now on."""
+        return self._run(self._client.resume_schedule(schedule_id, timeout=timeout))
+
+    def preview_schedule(
+        self,
+        schedule: Schedule | str,
+        count: int = 10,
+        *,
+        start: datetime | None = None,
+        until: datetime | None = None,
+        timeout: float | None = None,
+    ) -> list[datetime]:
+        """The next fires of a schedule.
+
+        Args:
+            schedule: the id of one that exists, or one that is only thought of.
+            count: how many, at most 1000.
+            start: from this instant on, itself included; None: from now on.
+            until: only before this instant.
+            timeout: seconds for this call.
+
+        Returns:
+            Aware datetimes in UTC.
+        """
+        return self._run(
+            self._client.preview_schedule(schedule, count, start=start, until=until, timeout=timeout)
+        )
+
+    def trigger_schedule(
+        self, schedule_id: str, *, request_id: str = "", timeout: float | None = None
+    ) -> Run:
+        """Make one run now, with the schedule's parameters.
+
+        Args:
+            schedule_id: of the schedule, which may be paused.
+            request_id: repeating the call with it makes no second run; empty: one is made up.
+            timeout: seconds for this call.
+        """
+        return self._run(self._client.trigger_schedule(schedule_id, request_id=request_id, timeout=timeout))
+
+    def backfill_schedule(
+        self, request: schedules.BackfillScheduleRequest, *, timeout: float | None = None
+    ) -> list[schedules.BackfillFire]:
+        """Make the runs of a range of time, those that exist already excepted; at most 1000 at once.
+
+        Returns:
+            Every fire of the range, with its run.
+        """
+        return self._run(self._client.backfill_schedule(request, timeout=timeout))
 
     def create_work_pool(
         self, work_pool: WorkPool, *, return_existing: bool = False, timeout: float | None = None

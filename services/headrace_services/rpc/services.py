@@ -16,6 +16,7 @@ from headrace.v1 import (
     log_service_pb2,
     record_service_pb2,
     run_service_pb2,
+    schedule_service_pb2,
     span_service_pb2,
     work_pool_service_pb2,
 )
@@ -28,6 +29,7 @@ from headrace_services.rpc.logs import LogService
 from headrace_services.rpc.records import RecordService
 from headrace_services.rpc.reflection import add_reflection
 from headrace_services.rpc.runs import RunService
+from headrace_services.rpc.schedules import ScheduleService
 from headrace_services.rpc.spans import SpanService
 from headrace_services.rpc.watch import WatchSettings
 from headrace_services.rpc.work_pools import WorkPoolService
@@ -41,7 +43,11 @@ _ERROR_DETAILS = error_details_pb2.DESCRIPTOR
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the services are made of; `directed` is called when processes may have to be told something."""
+    """What the services are made of.
+
+    `directed` is called when processes may have to be told something, `scheduled` when the scheduler may have
+    something to do.
+    """
 
     database: Database
     records: RecordService
@@ -53,6 +59,7 @@ class Services:
     clock: Clock
     drain: Drain
     directed: Callable[[], None]
+    scheduled: Callable[[], None]
 
     def servicers(self) -> list[tuple[Any, object]]:
         """Each service's descriptor and the object that answers."""
@@ -63,6 +70,10 @@ class Services:
             (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
             (_service(log_service_pb2, "LogService"), LogService(self.database, self.watch)),
             (_service(span_service_pb2, "SpanService"), SpanService(self.database)),
+            (
+                _service(schedule_service_pb2, "ScheduleService"),
+                ScheduleService(self.database, self.clock, self.scheduled),
+            ),
             (_service(work_pool_service_pb2, "WorkPoolService"), WorkPoolService(self.database)),
             (
                 _service(admin_service_pb2, "AdminService"),

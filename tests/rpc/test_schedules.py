@@ -1,0 +1,120 @@
+"""`ScheduleService` over a real socket."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import pytest
+
+from headrace.client.errors import from_rpc_error
+from headrace.core.ids import new_id
+from headrace.v1 import schedule_service_pb2 as pb
+from headrace.v1.run_pb2 import RunFilter
+from headrace.v1.schedule_pb2 import Schedule
+from headrace_services.storage.declared_rows import DeploymentRow
+from tests.rpc.servers import Client
+from tests.storage.schedule_build import a_deployment
+
+pytestmark = pytest.mark.usefixtures("one_event_loop")
+
+
+@pytest.fixture
+async def deployment(client: Client) -> DeploymentRow:
+    """A deployment on the server."""
+    return await a_deployment(client.server.database)
+
+
+def cron(text: str, **fields: Any) -> Schedule:
+    schedule = Schedule(**fields)
+    schedule.cron.cron = text
+    return schedule
+
+
+async def create(client: Client, schedule: Schedule) -> Schedule:
+    made: Schedule = (
+        await client.schedules.CreateSchedule(pb.CreateScheduleRequest(schedule=schedule))
+    ).schedule
+    return made
+
+
+async def refused(call: Any) -> tuple[str, list[str]]:
+    """The code of a call's error, and the fields it blames."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = from_rpc_error(caught.value, "here")
+    return caught.value.code().name, [violation.field for violation in getattr(error, "violations", ())]
+
+
+async def test_the_life_of_a_schedule(client: Client, deployment: DeploymentRow) -> None:
+    made = await create(client, cron("0 9 * * *", deployment_id=deployment.id, slug="nightly"))
+    calls = client.schedules
+    assert (await calls.GetSchedule(pb.GetScheduleRequest(schedule_id=made.id))).schedule == made
+    listed = await calls.ListSchedules(pb.ListSchedulesRequest(deployment_ids=[deployment.id]))
+    assert list(listed.schedules) == [made]
+    changed = pb.UpdateScheduleRequest(schedule=cron("0 10 * * *", id=made.id, etag=made.etag))
+    changed.update_mask.paths.append("cron")
+    assert (await calls.UpdateSchedule(changed)).schedule.cron.cron == "0 10 * * *"
+    paused = (await calls.PauseSchedule(pb.PauseScheduleRequest(schedule_id=made.id))).schedule
+    assert paused.paused and not paused.HasField("next_fire_time")
+    listed = await calls.ListSchedules(pb.ListSchedulesRequest(active_only=True))
+    assert list(listed.schedules) == []
+    resumed = (await calls.ResumeSchedule(pb.ResumeScheduleRequest(schedule_id=made.id))).schedule
+    assert not resumed.paused and resumed.HasField("next_fire_time")
+    run = (await calls.TriggerSchedule(pb.TriggerScheduleRequest(schedule_id=made.id))).run
+    assert run.schedule_id == made.id and run.state.name == "Scheduled"
+    await calls.DeleteSchedule(pb.DeleteScheduleRequest(schedule_id=made.id))
+    assert await refused(calls.GetSchedule(pb.GetScheduleRequest(schedule_id=made.id))) == ("NOT_FOUND", [])
+
+
+async def test_a_preview_of_what_is_only_thought_of(client: Client) -> None:
+    request = pb.PreviewScheduleRequest(definition=cron("30 2 * * *"), count=3)
+    request.definition.cron.timezone = "America/New_York"
+    getattr(request, "from").FromDatetime(datetime(2026, 3, 7, 7, 30, tzinfo=UTC))
+    fires = (await client.schedules.PreviewSchedule(request)).fire_times
+    assert [f"{fire.ToDatetime():%d %H:%M}" for fire in fires] == ["07 07:30", "08 07:00", "09 06:30"]
+    request.until.FromDatetime(datetime(2026, 3, 8, 7, tzinfo=UTC))
+    assert len((await client.schedules.PreviewSchedule(request)).fire_times) == 1
+
+
+async def test_mistakes_name_their_field(client: Client, deployment: DeploymentRow) -> None:
+    calls = client.schedules
+
+    def creating(schedule: Schedule) -> Any:
+        return calls.CreateSchedule(pb.CreateScheduleRequest(schedule=schedule))
+
+    invalid = "INVALID_ARGUMENT"
+    assert await refused(creating(cron("H 9 * * *", deployment_id=deployment.id))) == (
+        invalid,
+        ["schedule.cron.cron"],
+    )
+    assert await refused(creating(cron("0 9 * * *"))) == (invalid, ["schedule.deployment_id"])
+    assert await refused(creating(Schedule(deployment_id=deployment.id))) == (invalid, ["schedule.timing"])
+    assert await refused(creating(cron("0 9 * * *", deployment_id=new_id()))) == ("NOT_FOUND", [])
+    bad = pb.PreviewScheduleRequest(definition=cron("0 0 31 2 *"))
+    assert await refused(calls.PreviewSchedule(bad)) == (invalid, ["definition.cron.cron"])
+    made = await create(client, cron("0 9 * * *", deployment_id=deployment.id, slug="a"))
+    assert (await refused(creating(cron("0 9 * * *", deployment_id=deployment.id, slug="a"))))[
+        0
+    ] == "ALREADY_EXISTS"
+    unmasked = pb.UpdateScheduleRequest(schedule=made)
+    unmasked.update_mask.SetInParent()
+    assert await refused(calls.UpdateSchedule(unmasked)) == (invalid, ["update_mask"])
+
+
+async def test_runs_appear_by_themselves(client: Client, deployment: DeploymentRow) -> None:
+    schedule = Schedule(deployment_id=deployment.id)
+    schedule.interval.interval.FromSeconds(1)
+    made = await create(client, schedule)
+    database, seen = client.server.database, 0
+    runs: list[Any] = []
+    while len(runs) < 3:
+        seen = await database.signals.wait(seen, 5)
+        runs, _ = await database.reader.list_runs(RunFilter(deployment_ids=[deployment.id]))
+    instants = sorted(run.expected_start_time.ToMicroseconds() for run in runs)
+    anchor = int(datetime.fromisoformat(made.interval.anchor).replace(tzinfo=UTC).timestamp())
+    assert all(instant % 1_000_000 == 0 for instant in instants)
+    assert all(later - earlier == 1_000_000 for earlier, later in pairwise(instants))
+    assert instants[0] > anchor * 1_000_000
