@@ -46,6 +46,7 @@ MODULES = {
     "headrace.input": ["RunInput", "RunInputMetadata", "asend_input", "receive_input", "send_input"],
     "headrace.results": ["ResultRecord", "ResultStore", "StoredResult", "get_result_store"],
     "headrace.runtime": ["flow_run", "task_run", "deployment"],
+    "headrace.schedules": ["CatchUp", "Cron", "Interval", "Overlap", "RRule", "Schedule", "ScheduleInvalid"],
     "headrace.serializers": ["CompressedSerializer", "JSONSerializer", "PickleSerializer", "Serializer"],
     "headrace.states": ["Cancelled", "Completed", "Failed", "State", "StateGroup", "raise_state_exception"],
     "headrace.task_runners": [

@@ -121,8 +121,8 @@ class ScheduleService:
     async def TriggerSchedule(
         self, request: pb.TriggerScheduleRequest, call: Call
     ) -> pb.TriggerScheduleResponse:
-        command = TriggerSchedule(request.schedule_id, request.request_id, call.principal)
-        return pb.TriggerScheduleResponse(run=await self._writer.do(command))
+        run = await self._writer.do(TriggerSchedule(request.schedule_id, request.request_id, call.principal))
+        return pb.TriggerScheduleResponse(run=run)
 
     async def BackfillSchedule(
         self, request: pb.BackfillScheduleRequest, call: Call
