@@ -31,6 +31,7 @@ from headrace_services.loops.reaper import LeaseReaper
 from headrace_services.loops.renewals import LeaseRenewals
 from headrace_services.loops.scheduler import Overlaps, Scheduler
 from headrace_services.loops.timers import RunTimers
+from headrace_services.loops.worker_hub import WorkerHub, WorkerTerms
 from headrace_services.rpc.auth import BasicAuth
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.edge import Activity, Edge
@@ -84,6 +85,7 @@ class Server:
         reaper: ends silent recorders' leases.
         loops: all loops, for health and tests.
         activity: how busy the server is.
+        workers: those that are connected.
     """
 
     address: str
@@ -100,6 +102,7 @@ class Server:
     grpc_server: grpc.aio.Server
     clock: Clock
     tasks: list[asyncio.Task[None]]
+    workers: WorkerHub
 
     @property
     def idle_seconds(self) -> float:
@@ -155,6 +158,16 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     address = _bind(grpc_server, settings.server_api_host, settings.server_api_port)
     streams, renewals = Streams(drain), LeaseRenewals(database, lease, clock)
     directives = Directives(database, streams, clock)
+    terms = WorkerTerms(
+        replica_id, settings.server_worker_heartbeat_seconds, settings.server_worker_reply_seconds
+    )
+    workers = WorkerHub(database, terms, clock)
+    drain.listen(workers.drain)
+
+    def directed() -> None:
+        directives.loop.wake()
+        workers.loop.wake()
+
     streams.directed = directives.loop.wake
     scheduler = Scheduler(database, clock)
     policy = RecordPolicy(replica_id, lease, renew)
@@ -168,8 +181,9 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         recorder_lease_seconds=lease,
         clock=clock,
         drain=drain,
-        directed=directives.loop.wake,
         scheduled=scheduler.loop.wake,
+        directed=directed,
+        dispatch=workers,
     )
     health = register(grpc_server, services)
     intake = SpoolIntake(
@@ -196,14 +210,17 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             directives.loop,
             scheduler.loop,
             Overlaps(database, clock).loop,
+            *workers.loops,
         ],
-        health, grpc_server, clock, [],
+        health, grpc_server, clock, [], workers,
     )  # fmt: skip
     await watch.recall()
     await _take_in_first(intake)
     await grpc_server.start()
     health.set_serving()
     server.tasks.extend(asyncio.create_task(loop.run(), name=loop.name) for loop in server.loops)
+    server.tasks.append(asyncio.create_task(workers.dispatcher.run(), name="dispatcher"))
+    server.tasks.append(asyncio.create_task(workers.news.run(), name="news of attempts"))
     return server
 
 

@@ -18,10 +18,10 @@ from headrace.client.sync_client import SyncHeadraceClient
 from headrace.testing import headrace_test_harness
 from headrace.v1.run_pb2 import RunFilter
 
-# The recorder speaks it, on a stream of its own.
-NOT_FOR_CLIENTS = {"RecordService.Record"}
+# The recorder and workers speak these, on streams of their own.
+NOT_FOR_CLIENTS = {"RecordService.Record", "WorkerService.Connect"}
 # In the schema, and not yet served.
-NOT_SERVED = {"DeploymentService", "WorkerService"}
+NOT_SERVED = {"DeploymentService"}
 
 
 def _calls() -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from headrace.client.channel import open_channel, request_metadata
 from headrace.client.discovery import connect
 from headrace.client.schedules import ScheduleCalls
 from headrace.client.work_pools import WorkPoolCalls
+from headrace.client.workers import WorkerCalls
 from headrace.core.errors import ResumeTokenExpired, ServerUnavailable, ServiceError
 from headrace.core.ids import new_id
 from headrace.core.limits import PAGE_SIZE_DEFAULT
@@ -53,7 +54,7 @@ Page = TypeVar("Page")
 Event = TypeVar("Event", runs.WatchRunsResponse, runs.WatchRunInputsResponse, logs.TailLogsResponse)
 
 
-class HeadraceClient(ScheduleCalls, WorkPoolCalls):
+class HeadraceClient(ScheduleCalls, WorkPoolCalls, WorkerCalls):
     """Talks to the server that the settings name; an async context manager.
 
     With the address `auto` the home's server is found, or started when there is none. Every method raises

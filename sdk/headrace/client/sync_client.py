@@ -15,6 +15,7 @@ from headrace.v1 import run_service_pb2 as runs
 from headrace.v1 import schedule_service_pb2 as schedules
 from headrace.v1 import span_service_pb2 as spans
 from headrace.v1 import work_pool_service_pb2 as pools
+from headrace.v1 import worker_service_pb2 as workers
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter, RunView
@@ -22,6 +23,7 @@ from headrace.v1.schedule_pb2 import Schedule
 from headrace.v1.span_pb2 import Span
 from headrace.v1.state_pb2 import State
 from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
+from headrace.v1.worker_pb2 import Worker, WorkerStatus
 
 __all__ = ["SyncHeadraceClient"]
 
@@ -496,3 +498,50 @@ class SyncHeadraceClient(BlockingClient):
     def resume_work_queue(self, work_pool: str, name: str, *, timeout: float | None = None) -> WorkQueue:
         """Hand out runs of the queue again."""
         return self._run(self._client.resume_work_queue(work_pool, name, timeout=timeout))
+
+    def get_worker(self, worker_id: str, *, timeout: float | None = None) -> Worker:
+        """The worker with that id, with the attempts it holds."""
+        return self._run(self._client.get_worker(worker_id, timeout=timeout))
+
+    def list_workers(
+        self, request: workers.ListWorkersRequest, *, timeout: float | None = None
+    ) -> workers.ListWorkersResponse:
+        """One page of workers, by name."""
+        return self._run(self._client.list_workers(request, timeout=timeout))
+
+    def iter_workers(
+        self,
+        work_pool: str = "",
+        *,
+        statuses: Sequence[WorkerStatus.ValueType] = (),
+        page_size: int = PAGE_SIZE_DEFAULT,
+    ) -> Iterator[Worker]:
+        """Every worker, of the pool and in one of the statuses if any are given."""
+        return self._iterate(self._client.iter_workers(work_pool, statuses=statuses, page_size=page_size))
+
+    def drain_worker(
+        self, worker_id: str, *, deadline_seconds: float | None = None, timeout: float | None = None
+    ) -> Worker:
+        """Have the worker take nothing new, finish what it holds, and leave.
+
+        Args:
+            worker_id: the worker.
+            deadline_seconds: what still runs then is given back; None: it may take as long as it likes.
+            timeout: seconds for this call.
+
+        Raises:
+            ObjectNotFound: there is no such worker.
+            PreconditionFailed: it is offline.
+        """
+        return self._run(
+            self._client.drain_worker(worker_id, deadline_seconds=deadline_seconds, timeout=timeout)
+        )
+
+    def delete_worker(self, worker_id: str, *, timeout: float | None = None) -> None:
+        """Forget a worker that is offline.
+
+        Raises:
+            ObjectNotFound: there is no such worker.
+            PreconditionFailed: it is online.
+        """
+        return self._run(self._client.delete_worker(worker_id, timeout=timeout))

@@ -25,6 +25,7 @@
         ├── Unauthenticated            UNAUTHENTICATED      UNAUTHENTICATED
         ├── PermissionMissing          PERMISSION_DENIED    PERMISSION_MISSING
         ├── ServerDraining             UNAVAILABLE          SERVER_DRAINING
+        ├── ServerBusy                 RESOURCE_EXHAUSTED   SERVER_BUSY
         ├── DatabaseUnavailable        UNAVAILABLE          DATABASE_UNAVAILABLE
         ├── StorageFull                RESOURCE_EXHAUSTED   STORAGE_FULL
         ├── InternalError              INTERNAL             INTERNAL
@@ -67,6 +68,7 @@ __all__ = [
     "ResumeTokenInvalid",
     "RunActive",
     "SequenceGap",
+    "ServerBusy",
     "ServerDraining",
     "ServerUnavailable",
     "ServiceError",
@@ -346,6 +348,14 @@ class ServerDraining(ServiceError):
 
     code = "UNAVAILABLE"
     reason = "SERVER_DRAINING"
+    default_retry_after_seconds = 1.0
+
+
+class ServerBusy(ServiceError):
+    """Too many ask the server at once. Try again in a moment."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "SERVER_BUSY"
     default_retry_after_seconds = 1.0
 
 

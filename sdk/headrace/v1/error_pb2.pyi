@@ -54,6 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RECORDER_SEALED: _ErrorReason.ValueType  # 25
     ERROR_REASON_PRECONDITION_FAILED: _ErrorReason.ValueType  # 26
     """The object is not in a condition in which this can be done, e.g. a queue that is its pool's default."""
+    ERROR_REASON_SERVER_BUSY: _ErrorReason.ValueType  # 27
+    """Too many ask at once: try again after the delay that `google.rpc.RetryInfo` names."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is one of these names without the prefix; its
@@ -92,4 +94,6 @@ ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 24
 ERROR_REASON_RECORDER_SEALED: ErrorReason.ValueType  # 25
 ERROR_REASON_PRECONDITION_FAILED: ErrorReason.ValueType  # 26
 """The object is not in a condition in which this can be done, e.g. a queue that is its pool's default."""
+ERROR_REASON_SERVER_BUSY: ErrorReason.ValueType  # 27
+"""Too many ask at once: try again after the delay that `google.rpc.RetryInfo` names."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -121,6 +121,7 @@ class WorkerHello(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     TASK_KEYS_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_IDS_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
     protocol_min: _builtins.int
     protocol_max: _builtins.int
     worker_id: _builtins.str
@@ -157,6 +158,10 @@ class WorkerHello(_message.Message):
     def deployment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A process that serves these deployments itself: it is offered their runs as long as they have no pool."""
 
+    @_builtins.property
+    def prefetch(self) -> _duration_pb2.Duration:
+        """How long before its time a run may be assigned, to prepare it. Absent: not before its time."""
+
     def __init__(
         self,
         *,
@@ -177,10 +182,11 @@ class WorkerHello(_message.Message):
         max_message_bytes: _builtins.int = ...,
         task_keys: _abc.Iterable[_builtins.str] | None = ...,
         deployment_ids: _abc.Iterable[_builtins.str] | None = ...,
+        prefetch: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "sdk", b"sdk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "prefetch", b"prefetch", "sdk", b"sdk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "credit", b"credit", "deployment_ids", b"deployment_ids", "held", b"held", "labels", b"labels", "max_message_bytes", b"max_message_bytes", "name", b"name", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "sdk", b"sdk", "session_id", b"session_id", "slots", b"slots", "task_keys", b"task_keys", "type", b"type", "work_pool", b"work_pool", "work_queues", b"work_queues", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "credit", b"credit", "deployment_ids", b"deployment_ids", "held", b"held", "labels", b"labels", "max_message_bytes", b"max_message_bytes", "name", b"name", "prefetch", b"prefetch", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "sdk", b"sdk", "session_id", b"session_id", "slots", b"slots", "task_keys", b"task_keys", "type", b"type", "work_pool", b"work_pool", "work_queues", b"work_queues", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ import logging
 
 from headrace.core.clock import Clock
 from headrace.v1.state_pb2 import CrashedDetails
+from headrace_services.loops.amnesty import Amnesty
 from headrace_services.loops.loop import Loop
 from headrace_services.storage.database import Database
 from headrace_services.storage.values import RecorderInfo
@@ -33,10 +34,8 @@ class LeaseReaper:
 
     def __init__(self, database: Database, lease_seconds: float, renew_seconds: float, clock: Clock) -> None:
         self._database = database
-        self._clock = clock
         self._lease_seconds = lease_seconds
-        self._amnesty_seconds = lease_seconds + renew_seconds
-        self._healthy_since: float | None = None
+        self._amnesty = Amnesty(lease_seconds + renew_seconds, clock)
         self.reaped = 0
         self.loop = Loop("reaper of leases", min(lease_seconds / 6, 5.0), self.reap, clock)
 
@@ -46,18 +45,12 @@ class LeaseReaper:
         Raises:
             DatabaseUnavailable, StorageFull: the amnesty begins anew.
         """
-        try:
+        with self._amnesty.watching():
             now = await self._database.now()
-            if self._healthy_since is None:
-                self._healthy_since = self._clock.monotonic()
             expired = await self._database.reader.expired_recorders(now)
-            if self._clock.monotonic() - self._healthy_since < self._amnesty_seconds:
-                return
-            for recorder in expired:
-                await self._end(recorder, now)
-        except Exception:
-            self._healthy_since = None
-            raise
+            if self._amnesty.is_over():
+                for recorder in expired:
+                    await self._end(recorder, now)
 
     async def _end(self, recorder: RecorderInfo, now: int) -> None:
         crashed = await self._database.writer.crash_recorder(

@@ -19,6 +19,7 @@ from headrace.v1 import (
     schedule_service_pb2,
     span_service_pb2,
     work_pool_service_pb2,
+    worker_service_pb2,
 )
 from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.binding import handlers
@@ -33,6 +34,8 @@ from headrace_services.rpc.schedules import ScheduleService
 from headrace_services.rpc.spans import SpanService
 from headrace_services.rpc.watch import WatchSettings
 from headrace_services.rpc.work_pools import WorkPoolService
+from headrace_services.rpc.worker_stream import Dispatch
+from headrace_services.rpc.workers import WorkerService
 from headrace_services.storage.database import Database
 
 __all__ = ["Services", "register"]
@@ -60,6 +63,7 @@ class Services:
     drain: Drain
     directed: Callable[[], None]
     scheduled: Callable[[], None]
+    dispatch: Dispatch
 
     def servicers(self) -> list[tuple[Any, object]]:
         """Each service's descriptor and the object that answers."""
@@ -78,6 +82,10 @@ class Services:
             (
                 _service(admin_service_pb2, "AdminService"),
                 AdminService(self.database, facts, self.clock, self.drain),
+            ),
+            (
+                _service(worker_service_pb2, "WorkerService"),
+                WorkerService(self.database, self.dispatch, self.drain, self.clock),
             ),
         ]
 

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _NOTICES_PER_SECOND: Final = 50
 _RECONNECT_SECONDS: Final = 1.0
 _CHANNEL: Final = "headrace"
+_QUEUE: Final = "queue"
+"""What a notice says when there may be something to hand to workers."""
 # Every query has an index that fits it. A plan made while the tables were empty, and kept with its
 # statement, must not scan them when they are full.
 _PLANNING: Final = {"enable_seqscan": "off"}
@@ -80,11 +82,11 @@ class Backend(Protocol):
         """The instant by which leases are measured, microseconds."""
         ...
 
-    async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` whenever another replica has committed something."""
+    async def listen(self, heard: Callable[[bool], None]) -> None:
+        """Call `heard` whenever another replica has committed something; True: for workers as well."""
         ...
 
-    def notify(self) -> None:
+    def notify(self, is_queue: bool) -> None:
         """Tell the other replicas that something was committed."""
         ...
 
@@ -130,10 +132,10 @@ class SqliteBackend:
     async def lease_now(self) -> int:
         return self._clock.now()
 
-    async def listen(self, heard: Callable[[], None]) -> None:
+    async def listen(self, heard: Callable[[bool], None]) -> None:
         """Nobody else writes to the file."""
 
-    def notify(self) -> None:
+    def notify(self, is_queue: bool) -> None:
         """Nobody else reads the file."""
 
     async def close(self) -> None:
@@ -156,6 +158,7 @@ class PostgresqlBackend:
         self._pool = pool
         self._listener: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
+        self._is_queue_due = False
         self._listening = asyncio.Event()
 
     @classmethod
@@ -183,15 +186,16 @@ class PostgresqlBackend:
         now: int = rows[0][0]
         return now
 
-    async def listen(self, heard: Callable[[], None]) -> None:
+    async def listen(self, heard: Callable[[bool], None]) -> None:
         self._listener = asyncio.create_task(self._keep_listening(heard), name="headrace-listener")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._listening.wait(), CONNECT_SECONDS)
 
-    def notify(self) -> None:
+    def notify(self, is_queue: bool) -> None:
+        self._is_queue_due |= is_queue
         self._due.set()
 
-    async def _keep_listening(self, heard: Callable[[], None]) -> None:
+    async def _keep_listening(self, heard: Callable[[bool], None]) -> None:
         """Hold a connection for notices, and make a new one whenever it breaks."""
         while True:
             try:
@@ -201,14 +205,14 @@ class PostgresqlBackend:
                 _log.debug("the connection for notices broke: %s", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _listen_once(self, heard: Callable[[], None]) -> None:
+    async def _listen_once(self, heard: Callable[[bool], None]) -> None:
         connection = await connect(self._url, "notices")
         own_pid = connection.get_server_pid()
         broken = asyncio.Event()
 
-        def on_notice(_connection: object, pid: int, _channel: str, _payload: object) -> None:
+        def on_notice(_connection: object, pid: int, _channel: str, payload: object) -> None:
             if pid != own_pid:
-                heard()
+                heard(payload == _QUEUE)
 
         def on_end(_connection: object) -> None:
             broken.set()
@@ -218,12 +222,13 @@ class PostgresqlBackend:
             connection.add_termination_listener(on_end)
             await connection.add_listener(_CHANNEL, on_notice)
             self._listening.set()
-            heard()  # what was missed meanwhile
+            heard(True)  # what was missed meanwhile
             while not broken.is_set():
                 await self._due.wait()
                 self._due.clear()
+                payload, self._is_queue_due = _QUEUE if self._is_queue_due else "", False
                 if not broken.is_set():
-                    await connection.execute(f"NOTIFY {_CHANNEL}")
+                    await connection.execute(f"NOTIFY {_CHANNEL}, '{payload}'")
                     await asyncio.sleep(1 / _NOTICES_PER_SECOND)
         finally:
             connection.terminate()

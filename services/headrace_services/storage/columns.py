@@ -121,6 +121,8 @@ DELETED_FROM: Final = (
     ("spans", "run_id"),
     ("run_inputs", "run_id"),
     ("timers", "run_id"),
+    ("run_queue", "run_id"),
+    ("attempt_holders", "run_id"),
     ("runs", "id"),
 )
 """Tables that lose rows with a run, and the column with its id; run_tags has a key of its own."""

@@ -31,6 +31,8 @@ class Command(Generic[T]):
     """Goes by what was read without locks, and by what is remembered: the write confirms it."""
     needs_lease = False
     """Decides on a recorder's lease, which others renew: it must be loaded."""
+    needs_lease_clock = False
+    """Asks what time it is by the clock of leases."""
 
     def __init__(self) -> None:
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -22,6 +22,7 @@ class Database:
         writer: the one way to change anything.
         reader: queries.
         signals: grows with every commit, local or noticed.
+        queue_signals: grows when there may be something to hand to workers.
     """
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
@@ -29,6 +30,7 @@ class Database:
         self.dialect = backend.dialect
         self.version = backend.version
         self.signals = Signals()
+        self.queue_signals = Signals()
         self.reader = Reader(backend, clock)
         self.writer = Writer(backend, clock, self._committed)
         self._closed = False
@@ -61,12 +63,17 @@ class Database:
 
     async def start(self) -> None:
         """Begin to commit, and to hear of the commits of other replicas."""
-        await self._backend.listen(self.signals.bump)
+        await self._backend.listen(self._heard)
         self.writer.start()
 
-    def _committed(self) -> None:
+    def _heard(self, is_queue: bool) -> None:
         self.signals.bump()
-        self._backend.notify()
+        if is_queue:
+            self.queue_signals.bump()
+
+    def _committed(self, is_queue: bool) -> None:
+        self._heard(is_queue)
+        self._backend.notify(is_queue)
 
 
 async def open_database(url: str, *, clock: Clock, read_pool_size: int = 8) -> Database:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from headrace.core.errors import ObjectNotFound, RunActive
-from headrace.core.ids import new_id
-from headrace.core.states import StateType, default_name
-from headrace.v1.state_pb2 import CrashedDetails, State
-from headrace_services.domain.books import keep_books
-from headrace_services.domain.states import CANCELLED, CANCELLING, CRASHED, FINAL_TYPES
+from headrace.core.states import StateType
+from headrace.v1.state_pb2 import CrashedDetails
+from headrace_services.domain.attempt_rules import LossCause
+from headrace_services.domain.states import FINAL_TYPES
 from headrace_services.storage import steps
 from headrace_services.storage.command import Command
-from headrace_services.storage.instants import set_micros
+from headrace_services.storage.dispatch_rows import AttemptRow, SessionRow
+from headrace_services.storage.entities import Lock
+from headrace_services.storage.losing import Loss, end_run, lose
 from headrace_services.storage.ops import Wanted
 from headrace_services.storage.rows import RecorderRow, RunRow, flow_id_of
 from headrace_services.storage.steps import Row, Steps
 from headrace_services.storage.work import Work
 
-__all__ = ["CrashRecorder", "DeleteFlow", "DeleteRun", "SealRecorder"]
+__all__ = ["CrashRecorder", "DeleteFlow", "DeleteRun", "SealRecorder", "crash_runs"]
 
 _ENDED = "The process that ran it has ended."
 
@@ -50,7 +51,12 @@ class CrashRecorder(Command[list[str]]):
         if recorder.expires_at is not None:
             recorder.expires_at = None
             work.touch_recorder(recorder, lease=True)
-        return (yield from crash_runs(work, self._id, self._reason, self._cause, is_presumed=True))
+        is_silent = self._expired_before is not None
+        return (
+            yield from crash_runs(
+                work, self._id, self._reason, self._cause, is_presumed=True, is_silent=is_silent
+            )
+        )
 
     def _is_alive(self, recorder: RecorderRow) -> bool:
         """The lease was renewed since somebody found it over."""
@@ -85,15 +91,52 @@ class SealRecorder(Command[None]):
 
 
 def crash_runs(
-    work: Work, recorder_id: str, reason: str, cause: CrashedDetails.Cause.ValueType, *, is_presumed: bool
+    work: Work,
+    recorder_id: str,
+    reason: str,
+    cause: CrashedDetails.Cause.ValueType,
+    *,
+    is_presumed: bool,
+    is_silent: bool = False,
 ) -> Steps[list[str]]:
-    """Mark the unfinished runs that the recorder executes, children first; their ids."""
+    """End the unfinished runs that the recorder executes, children first; their ids.
+
+    A run that a worker was given is ended by the rule for lost attempts; one whose recorder is only silent
+    (`is_silent`) is left alone while its worker answers for it.
+    """
     ids = [row[0] for row in (yield from steps.load_unfinished(recorder_id))]
     yield from work.load_runs(ids)
     runs = [run for id in ids if (run := work.runs.get(id)) is not None]
-    for run in _children_first(runs):
-        _end(work, run, reason, cause, is_presumed)
-    return [run.id for run in _children_first(runs)]
+    attempts = yield from _attempts(work, runs)
+    kept = (yield from _held_by_workers(work, attempts)) if is_silent else set[str]()
+    ordered = [run for run in _children_first(runs) if run.owner_id not in kept]
+    loss_cause = LossCause.SILENT if is_silent else LossCause.EXITED
+    for run in ordered:
+        row = attempts.get(run.id)
+        if row is None:
+            end_run(work, run, reason, cause, is_presumed)
+        else:
+            yield from lose(work, row, Loss(loss_cause, reason, cause, is_presumed=is_presumed))
+    return [run.id for run in ordered]
+
+
+def _attempts(work: Work, runs: Collection[RunRow]) -> Steps[dict[str, AttemptRow]]:
+    """The attempts that are alive of those among the runs that workers were given."""
+    ids = sorted(run.id for run in runs if run.fence > 1 and run.owner_id == run.id)
+    if not ids:
+        return {}
+    rows = yield from work.rows.find(AttemptRow, [("run_id", "in", ids)])
+    return {row.run_id: row for row in rows}
+
+
+def _held_by_workers(work: Work, attempts: Mapping[str, AttemptRow]) -> Steps[set[str]]:
+    """Runs that a worker answers for whose own lease is not over: their process may just not reach us."""
+    sessions = sorted({row.session_id for row in attempts.values() if row.session_id is not None})
+    if not sessions:
+        return set()
+    rows = yield from work.rows.find(SessionRow, [("id", "in", sessions)], lock=Lock.NONE)
+    alive = {row.id for row in rows if row.expires_at is not None}
+    return {id for id, row in attempts.items() if row.session_id in alive}
 
 
 def _children_first(runs: Collection[RunRow]) -> list[RunRow]:
@@ -106,23 +149,6 @@ def _children_first(runs: Collection[RunRow]) -> list[RunRow]:
         return steps_up
 
     return sorted(runs, key=depth, reverse=True)
-
-
-def _end(
-    work: Work, run: RunRow, reason: str, cause: CrashedDetails.Cause.ValueType, is_presumed: bool
-) -> None:
-    """Write the state of a run whose process is gone: what was being cancelled is cancelled."""
-    if run.books.type in FINAL_TYPES:
-        return
-    type: StateType = CANCELLED if run.books.type is CANCELLING else CRASHED
-    books = keep_books(run.books, type, work.now)
-    state = State(id=new_id(), type=type.number, name=default_name(type), message=reason)  # type: ignore[arg-type]
-    set_micros(state.event_time, books.timestamp)
-    set_micros(state.record_time, work.now)
-    if type is CRASHED:
-        state.crashed.cause = cause
-    run.is_presumed = is_presumed
-    work.enter(run, state.id, state.name, books, state.SerializeToString())
 
 
 class DeleteRun(Command[int]):

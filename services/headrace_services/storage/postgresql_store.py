@@ -16,6 +16,7 @@ from headrace_services.storage.columns import (
     run_values,
     updated_values,
 )
+from headrace_services.storage.dispatch_stores import PostgresqlDispatch
 from headrace_services.storage.entity_stores import PostgresqlEntities
 from headrace_services.storage.errors import is_disconnect, translate
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
@@ -211,6 +212,10 @@ _DELETE_TIMERS: Final = Part(
     "DELETE FROM timers USING {rows} WHERE timers.kind = new.kind AND timers.run_id = new.run_id",
     _TIMER[:2],
 )
+_END_ATTEMPTS: Final = Part(
+    "DELETE FROM attempt_holders USING {rows} WHERE attempt_holders.run_id = new.run_id",
+    (("run_id", "uuid"),),
+)
 _INSERT_OUTBOX: Final = _insert(
     "outbox", (("kind", "smallint"), ("keys", "bytea"), ("record_time", "bigint"))
 )
@@ -236,7 +241,7 @@ _WITHOUT_LOCKS: Final = frozenset(
 """What an optimistic transaction may do; a row of any other kind counts only while it is locked."""
 
 
-class PostgresqlStore(PostgresqlEntities):
+class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
     """The writer's side of a PostgreSQL database."""
 
     def __init__(self, url: str) -> None:
@@ -387,6 +392,7 @@ class PostgresqlStore(PostgresqlEntities):
         statement.add(_INSERT_REQUESTS, [(*row, writes.time) for row in writes.requests])
         if writes.inputs or writes.timers:
             self._add_inputs_and_timers(statement, writes)
+        statement.add(_END_ATTEMPTS, [(id,) for id in writes.ended_attempts])
         self._add_outbox(statement, writes)
         statement.add(_CONFIRM_RUNS, writes.confirmed_runs, each=1)
         statement.add(_CONFIRM_FLOWS, [(id,) for id in writes.confirmed_flows], each=1)

@@ -14,11 +14,19 @@ from headrace.core.states import StateType
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
 from headrace.v1.run_service_pb2 import ProposeStateResponse
 from headrace.v1.state_pb2 import State
-from headrace_services.domain.effects import Announce, Enqueue, InsertCache
+from headrace_services.domain.effects import Announce, Enqueue, InsertCache, RetryType
 from headrace_services.domain.facts import Context, FlowFacts, RunFacts
 from headrace_services.domain.flow_rules import FLOW_RULES, MINIMAL_FLOW_RULES
 from headrace_services.domain.pipeline import Decision, Policy, decide
-from headrace_services.domain.states import CANCELLING, FAILED, PAUSED, StateValue
+from headrace_services.domain.states import (
+    CANCELLING,
+    FAILED,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    SCHEDULED,
+    StateValue,
+)
 from headrace_services.domain.task_rules import MINIMAL_TASK_RULES, TASK_RULES
 from headrace_services.storage import steps
 from headrace_services.storage.cancel_notes import note_cancelling
@@ -142,12 +150,22 @@ def _retry_delay(spec: Run, run_count: int) -> int:
 
 def is_held(work: Work, run: RunRow, facts: Facts | None) -> bool:
     """Whether somebody who has a lease executes the run: somebody who can be told to end it."""
+    if run.fence > 1 and run.owner_id == run.id and _is_with_worker(run):
+        return True
     if run.recorder_id is None:
         return False
     recorder = work.recorders.get(run.recorder_id)
     if recorder is not None:
         return not recorder.is_sealed
     return facts is not None and facts[2] is not None
+
+
+def _is_with_worker(run: RunRow) -> bool:
+    """Whether a run that a worker was given is still its worker's, as its state alone says."""
+    type = run.books.type
+    if type is SCHEDULED:
+        return run.retry_type is RetryType.IN_PROCESS
+    return type in (PENDING, RUNNING, CANCELLING) or (type is PAUSED and run.recorder_id is not None)
 
 
 def _flow_facts(work: Work, run: RunRow) -> Steps[FlowFacts | None]:

@@ -31,6 +31,7 @@ from headrace_services.storage.backends import Backend
 from headrace_services.storage.change_queries import ChangeQueries
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.directive_queries import directives
+from headrace_services.storage.dispatch_queries import DispatchQueries
 from headrace_services.storage.flow_queries import FlowQueries
 from headrace_services.storage.graph import graph_nodes
 from headrace_services.storage.input_queries import InputQueries
@@ -53,7 +54,7 @@ _GRAPH_NODES: Final = 1000
 _MOST_GRAPH_NODES: Final = 10_000
 
 
-class Reader:
+class Reader(DispatchQueries):
     """Queries over one database.
 
     Page sizes: 0 means 100, more than 1000 is taken as 1000. Every list method returns the items and

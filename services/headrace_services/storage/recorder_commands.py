@@ -82,6 +82,7 @@ class OpenRecorder(Command[RecorderStatus]):
     """A recorder's stream opens."""
 
     needs_lease = True
+    needs_lease_clock = True
 
     def __init__(self, open: RecorderOpen, replica_id: str, lease_seconds: float) -> None:
         super().__init__()

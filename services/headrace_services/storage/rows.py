@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from headrace.v1.run_pb2 import Run
 from headrace_services.domain.books import Books
 from headrace_services.domain.effects import RetryType
 
-__all__ = ["ROOT_FENCE", "WORKSPACE", "RecorderRow", "RunRow", "flow_id_of", "split_spec", "text"]
+__all__ = ["ROOT_FENCE", "WORKSPACE", "RecorderRow", "Requeue", "RunRow", "flow_id_of", "split_spec", "text"]
 
 WORKSPACE: Final = 1
 """The one workspace there is yet."""
@@ -117,6 +117,7 @@ class RunRow:
         "parent_id",
         "pause_keys",
         "recorder_id",
+        "requeue",
         "retry_type",
         "root_id",
         "spec",
@@ -177,6 +178,24 @@ class RunRow:
     stored_tags: str | None
     writes_spec: bool
     writes_full_spec: bool
+    requeue: Requeue | None
+    """What it keeps if it is queued again in this transaction."""
+
+
+class Requeue(NamedTuple):
+    """What a run that is queued again keeps of the attempt before.
+
+    Attributes:
+        due_time: not before, microseconds.
+        lost_count: how many of its attempts were lost.
+        refusals: how many workers have refused it.
+        excluded: JSON: by worker id the instant until which the worker does not get it.
+    """
+
+    due_time: int
+    lost_count: int = 0
+    refusals: int = 0
+    excluded: str | None = None
 
 
 class RecorderRow:

@@ -41,6 +41,8 @@ class Rows:
         self._deleted: dict[type[Entity], dict[Key, Entity]] = {}
         self.has_written = False
         """Something was written before the transaction's end."""
+        self.written: set[type[Entity]] = set()
+        """Tables in which rows were made, changed or deleted one by one."""
 
     @property
     def is_empty(self) -> bool:
@@ -126,6 +128,7 @@ class Rows:
         changed = self._changed.pop(cls, {})
         if not deleted and not changed:
             return
+        self.written.add(cls)
         updated = [row for row in changed.values() if row.is_stored]
         inserted = [row for row in changed.values() if not row.is_stored]
         self.has_written = True

@@ -87,6 +87,7 @@ def _blank_run(work: Work, source: Run) -> RunRow:
     run.entered, run.is_history_known = [], False
     run.stored_version, run.stored_type = None, 0
     run.writes_spec = run.writes_full_spec = True
+    run.requeue = None
     return run
 
 

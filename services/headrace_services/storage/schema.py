@@ -430,3 +430,157 @@ overlap_waits = sa.Table(
     sa.Column("scheduled_time", sa.BigInteger, nullable=False),
 )
 sa.Index("overlap_waits_deployment_idx", overlap_waits.c.deployment_id, overlap_waits.c.scheduled_time)
+# One kind of line that runs have waited in. Few: they stay.
+queue_routes = sa.Table(
+    "queue_routes",
+    metadata,
+    # A hash of the rest.
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _workspace(),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    # A JSON object, its keys in order; empty: nothing is required.
+    sa.Column("labels", sa.Text, nullable=False),
+)
+sa.Index("queue_routes_subject_idx", queue_routes.c.kind, queue_routes.c.subject)
+
+# Runs that wait for a worker. Small: what is handed out leaves it.
+run_queue = sa.Table(
+    "run_queue",
+    metadata,
+    sa.Column("run_id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("route", sa.BigInteger, nullable=False),
+    sa.Column("deployment_id", sa.Text),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    # Its turn; null: not due yet.
+    sa.Column("pass_number", sa.BigInteger),
+    sa.Column("due_time", sa.BigInteger, nullable=False),
+    sa.Column("scheduled_time", sa.BigInteger, nullable=False),
+    sa.Column("aged_time", sa.BigInteger, nullable=False),
+    sa.Column("fairness_key", sa.Text, nullable=False),
+    sa.Column("blocked_by", sa.Text),
+    sa.Column("late_time", sa.BigInteger),
+    sa.Column("lost_count", sa.SmallInteger, nullable=False),
+    sa.Column("refusals", sa.SmallInteger, nullable=False),
+    sa.Column("excluded", sa.Text),
+)
+_is_ready = sa.text("pass_number IS NOT NULL AND blocked_by IS NULL")
+_is_early = sa.text("pass_number IS NULL")
+_is_blocked = sa.text("blocked_by IS NOT NULL")
+_may_be_late = sa.text("late_time IS NOT NULL")
+sa.Index(
+    "run_queue_turn_idx",
+    run_queue.c.route,
+    run_queue.c.priority.desc(),
+    *(run_queue.c.pass_number, run_queue.c.due_time, run_queue.c.run_id),
+    postgresql_where=_is_ready,
+    sqlite_where=_is_ready,
+)
+sa.Index("run_queue_due_idx", run_queue.c.due_time, postgresql_where=_is_early, sqlite_where=_is_early)
+sa.Index(
+    "run_queue_blocked_idx",
+    *(run_queue.c.blocked_by, run_queue.c.due_time),
+    postgresql_where=_is_blocked,
+    sqlite_where=_is_blocked,
+)
+sa.Index(
+    "run_queue_late_idx", run_queue.c.late_time, postgresql_where=_may_be_late, sqlite_where=_may_be_late
+)
+sa.Index("run_queue_aged_idx", run_queue.c.aged_time, postgresql_where=_is_ready, sqlite_where=_is_ready)
+
+# How far keys have come in lines in which runs take turns by key. No rows while nobody uses keys.
+queue_passes = sa.Table(
+    "queue_passes",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("pass_number", sa.BigInteger, nullable=False),
+)
+sa.Index("queue_passes_scope_idx", queue_passes.c.scope)
+
+# Attempts that are alive: each holds a slot of its pool, its queue and its deployment.
+attempt_holders = sa.Table(
+    "attempt_holders",
+    metadata,
+    sa.Column("run_id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("assignment_id", Id, nullable=False),
+    # Null: only the run's own process holds it.
+    sa.Column("session_id", Id),
+    sa.Column("worker_id", Id, nullable=False),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("deployment_id", sa.Text),
+    sa.Column("phase", sa.SmallInteger, nullable=False),
+    sa.Column("offer_time", sa.BigInteger, nullable=False),
+    sa.Column("slot_expire_time", sa.BigInteger),
+    sa.Column("infrastructure_id", sa.Text, nullable=False),
+    sa.Column("on_lost", sa.SmallInteger, nullable=False),
+    sa.Column("max_lost", sa.Integer, nullable=False),
+    sa.Column("lost_count", sa.SmallInteger, nullable=False),
+    sa.Column("refusals", sa.SmallInteger, nullable=False),
+    sa.Column("excluded", sa.Text),
+)
+_of_deployment = sa.text("deployment_id IS NOT NULL")
+sa.Index("attempt_holders_session_idx", attempt_holders.c.session_id)
+sa.Index("attempt_holders_line_idx", *(attempt_holders.c[c] for c in ("kind", "subject", "queue")))
+sa.Index(
+    "attempt_holders_deployment_idx",
+    attempt_holders.c.deployment_id,
+    postgresql_where=_of_deployment,
+    sqlite_where=_of_deployment,
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("work_pool", sa.Text, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    # headrace.v1.Worker
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+sa.Index("workers_pool_idx", workers.c.work_pool, workers.c.name, workers.c.id)
+sa.Index("workers_name_idx", workers.c.name, workers.c.id)
+
+# One process of a worker each.
+worker_sessions = sa.Table(
+    "worker_sessions",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("worker_id", Id, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("replica_id", sa.Text, nullable=False),
+    # Null: it is over.
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("heartbeat_time", sa.BigInteger, nullable=False),
+    sa.Column("is_draining", sa.Boolean, nullable=False),
+    sa.Column("drain_deadline", sa.BigInteger),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    # Of everything but the lease, which is renewed in bulk.
+    sa.Column("version", sa.BigInteger, nullable=False),
+)
+_is_asked_to_drain = sa.text("drain_deadline IS NOT NULL AND NOT is_draining")
+sa.Index("worker_sessions_worker_idx", worker_sessions.c.worker_id)
+sa.Index(
+    "worker_sessions_lease_idx",
+    worker_sessions.c.expires_at,
+    postgresql_where=_has_lease,
+    sqlite_where=_has_lease,
+)
+sa.Index(
+    "worker_sessions_drain_idx",
+    worker_sessions.c.id,
+    postgresql_where=_is_asked_to_drain,
+    sqlite_where=_is_asked_to_drain,
+)

@@ -22,6 +22,7 @@ from headrace_services.storage.columns import (
     run_values,
     updated_values,
 )
+from headrace_services.storage.dispatch_stores import SqliteDispatch
 from headrace_services.storage.entity_stores import SqliteEntities
 from headrace_services.storage.errors import translated
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
@@ -132,7 +133,7 @@ class _Busy(Exception):
     """Another program writes to the file right now."""
 
 
-class SqliteStore(SqliteEntities):
+class SqliteStore(SqliteEntities, SqliteDispatch):
     """The writer's side of a SQLite file.
 
     Transactions run in a thread of their own. Where the disk is quick, one for which nobody else has to wait
@@ -367,6 +368,10 @@ class SqliteStore(SqliteEntities):
             self._flush_inputs(connection, writes)
         if writes.timers:
             self._flush_timers(connection, writes)
+        if writes.ended_attempts:
+            many(
+                "DELETE FROM attempt_holders WHERE run_id = ?", [(blob(id),) for id in writes.ended_attempts]
+            )
         if writes.deleted_runs or writes.deleted_flows:
             self._flush_deletes(connection, writes)
         self._flush_outbox(connection, writes)

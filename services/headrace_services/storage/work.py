@@ -14,10 +14,15 @@ from headrace_services.domain.books import Books
 from headrace_services.domain.effects import RetryType
 from headrace_services.domain.states import CANCELLED, CANCELLING, PAUSED
 from headrace_services.storage import steps
+from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, WorkQueueRow
+from headrace_services.storage.queueing import Queueing, may_be_dispatched
 from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
 from headrace_services.storage.rowset import Rows
 from headrace_services.storage.state_codec import StateStamp
 from headrace_services.storage.steps import Row, Steps
+
+_DECIDING: Final = (DeploymentRow, WorkPoolRow, WorkQueueRow)
+"""Tables whose changes may let a run go that has waited."""
 
 __all__ = ["Facts", "TimerKind", "Work", "Writes", "recorder_from_row", "run_from_row"]
 
@@ -56,6 +61,7 @@ def run_from_row(row: Row) -> RunRow:
     run.entered, run.is_history_known = [], False
     run.stored_version, run.stored_type, run.stored_tags = run.version, type_number, run.tags
     run.writes_spec = run.writes_full_spec = False
+    run.requeue = None
     return run
 
 
@@ -82,6 +88,7 @@ class Writes:
         "confirmed_runs",
         "deleted_flows",
         "deleted_runs",
+        "ended_attempts",
         "flows",
         "inputs",
         "inserted_runs",
@@ -115,6 +122,8 @@ class Writes:
         self.requests: list[Row] = []
         self.renewals: dict[str, int] = {}
         self.deleted_runs: list[Row] = []
+        # Ids of runs that nobody holds any more.
+        self.ended_attempts: list[str] = []
         self.deleted_flows: list[str] = []
         self.tombstones: list[str] = []
         # By run id and key: value and sender; None: the input goes.
@@ -164,9 +173,11 @@ class Work:
         deleted: ids of runs that were deleted while something may have executed them.
         rows: pools, queues, deployments and whatever else is an entity.
         is_optimistic: rows are not locked when they are read, so the write must confirm them.
+        queueing: who waits for a worker from now on, and who does not any more.
 
     Args:
         remembered: runs that need not be loaded; for an optimistic transaction only.
+        known_routes: lines of the queue that are in the database.
     """
 
     def __init__(
@@ -176,6 +187,7 @@ class Work:
         *,
         is_optimistic: bool = False,
         remembered: Mapping[str, RunRow] = _NO_RUNS,
+        known_routes: Collection[int] = (),
     ) -> None:
         self.now = now
         self.lease_now = lease_now
@@ -191,6 +203,7 @@ class Work:
         self.new_roots: set[str] = set()
         self.writes = Writes(now)
         self.rows = self.writes.rows
+        self.queueing = Queueing(self, known_routes)
         self._touched: dict[str, RunRow] = {}
         self._touched_recorders: dict[str, RecorderRow] = {}
 
@@ -275,12 +288,15 @@ class Work:
             self.writes.timers[TimerKind.CANCEL, run.id] = (state_id, self.now)
         elif run.books.type is CANCELLING:
             self.writes.timers[TimerKind.CANCEL, run.id] = None
+        before = run.books
         run.state_seq += 1
         run.state_id = state_id
         run.state_name = name
         run.books = books
         run.body = body
         run.entered.append((state_id, body))
+        if may_be_dispatched(run):
+            self.queueing.entered(run, before)
         self.touch(run)
         self.writes.states.append(
             (run.id, run.state_seq, state_id, type.number, name, books.timestamp, self.now, body)
@@ -303,7 +319,9 @@ class Work:
                 writes.updated_runs.append(run)
             self._write_tags(run)
         writes.recorders.extend(self._touched_recorders.values())
+        yield from self.queueing.flush()
         yield from self.rows.flush()
+        self.queueing.has_news |= not self.rows.written.isdisjoint(_DECIDING)
         if self.is_optimistic:
             self._confirm()
         if not writes.is_empty or writes.confirmed_runs:

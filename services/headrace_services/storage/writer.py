@@ -28,6 +28,7 @@ from headrace.v1.state_pb2 import CrashedDetails, State
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.cancelling import CancelRun, SettleCancellation
 from headrace_services.storage.command import Command
+from headrace_services.storage.dispatch_writer import DispatchWriter
 from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
 from headrace_services.storage.errors import is_conflict
 from headrace_services.storage.loading import load
@@ -50,7 +51,7 @@ _TRIES: Final = 8
 _TRIM_SECONDS: Final = 60.0
 
 
-class Writer:
+class Writer(DispatchWriter):
     """Changes the database: every method enqueues one command and returns when its commit is durable.
 
     Raises, from every method:
@@ -59,7 +60,8 @@ class Writer:
         InternalError: the command broke something unforeseen. Nothing of it was written.
     """
 
-    def __init__(self, backend: Backend, clock: Clock, committed: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, clock: Clock, committed: Callable[[bool], None]) -> None:
+        super().__init__()
         self._backend = backend
         self._clock = clock
         self._committed = committed
@@ -370,7 +372,7 @@ class Writer:
             is_optimistic = attempt == 1 and not trims and all(command.is_optimistic for command in batch)
             try:
                 logic = await self._logic(batch, is_optimistic=is_optimistic, trims=trims)
-                changed = await self._backend.store.transact(
+                work = await self._backend.store.transact(
                     logic, is_optimistic=is_optimistic, is_alone=self._is_alone(batch)
                 )
             except Exception as error:
@@ -379,8 +381,9 @@ class Writer:
                     raise
                 await asyncio.sleep(random.random() * 0.005 * attempt)
             else:
-                if changed:
-                    self._committed()
+                self._note_queue(work.queueing)
+                if not work.writes.is_empty:
+                    self._committed(work.queueing.has_news)
                 return
 
     def _is_alone(self, batch: Sequence[Command[Any]]) -> bool:
@@ -431,25 +434,28 @@ class Writer:
 
     async def _logic(
         self, batch: Sequence[Command[Any]], *, is_optimistic: bool, trims: bool
-    ) -> Callable[[], Steps[bool]]:
-        """The batch as the logic of one transaction, which says whether anything was written."""
+    ) -> Callable[[], Steps[Work]]:
+        """The batch as the logic of one transaction, which gives what was worked on."""
         lease_now = 0
-        if any(isinstance(command, OpenRecorder) for command in batch):
+        if any(command.needs_lease_clock for command in batch):
             lease_now = await self._backend.lease_now()
         now = self._clock.now()
 
-        def logic() -> Steps[bool]:
-            if is_optimistic:
-                work = Work(now, lease_now, is_optimistic=True, remembered=self._memory.runs)
-            else:
-                work = Work(now, lease_now)
+        def logic() -> Steps[Work]:
+            work = Work(
+                now,
+                lease_now,
+                is_optimistic=is_optimistic,
+                remembered=self._memory.runs if is_optimistic else {},
+                known_routes=self.known_routes,
+            )
             work.writes.is_trimming = trims
             yield from load(work, batch, self._memory)
             for command in batch:
                 yield from command.run(work)
             yield from work.flush()
             self._memory.keep(work)
-            return not work.writes.is_empty
+            return work
 
         return logic
 

@@ -372,3 +372,124 @@ UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num 
 -- Running upgrade 0004 -> 0005
 
 UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
+
+-- Running upgrade 0005 -> 0006
+
+CREATE TABLE queue_routes (
+    id BIGINT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    kind SMALLINT NOT NULL, 
+    subject TEXT NOT NULL, 
+    queue TEXT NOT NULL, 
+    labels TEXT NOT NULL, 
+    PRIMARY KEY (id)
+);
+
+CREATE INDEX queue_routes_subject_idx ON queue_routes (kind, subject);
+
+CREATE TABLE run_queue (
+    run_id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    route BIGINT NOT NULL, 
+    deployment_id TEXT, 
+    priority SMALLINT NOT NULL, 
+    pass_number BIGINT, 
+    due_time BIGINT NOT NULL, 
+    scheduled_time BIGINT NOT NULL, 
+    aged_time BIGINT NOT NULL, 
+    fairness_key TEXT NOT NULL, 
+    blocked_by TEXT, 
+    late_time BIGINT, 
+    lost_count SMALLINT NOT NULL, 
+    refusals SMALLINT NOT NULL, 
+    excluded TEXT, 
+    PRIMARY KEY (run_id)
+);
+
+CREATE INDEX run_queue_aged_idx ON run_queue (aged_time) WHERE pass_number IS NOT NULL AND blocked_by IS NULL;
+
+CREATE INDEX run_queue_blocked_idx ON run_queue (blocked_by, due_time) WHERE blocked_by IS NOT NULL;
+
+CREATE INDEX run_queue_due_idx ON run_queue (due_time) WHERE pass_number IS NULL;
+
+CREATE INDEX run_queue_late_idx ON run_queue (late_time) WHERE late_time IS NOT NULL;
+
+CREATE INDEX run_queue_turn_idx ON run_queue (route, priority DESC, pass_number, due_time, run_id) WHERE pass_number IS NOT NULL AND blocked_by IS NULL;
+
+CREATE TABLE queue_passes (
+    name TEXT NOT NULL, 
+    scope TEXT NOT NULL, 
+    pass_number BIGINT NOT NULL, 
+    PRIMARY KEY (name)
+);
+
+CREATE INDEX queue_passes_scope_idx ON queue_passes (scope);
+
+CREATE TABLE attempt_holders (
+    run_id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    fence BIGINT NOT NULL, 
+    assignment_id UUID NOT NULL, 
+    session_id UUID, 
+    worker_id UUID NOT NULL, 
+    kind SMALLINT NOT NULL, 
+    subject TEXT NOT NULL, 
+    queue TEXT NOT NULL, 
+    deployment_id TEXT, 
+    phase SMALLINT NOT NULL, 
+    offer_time BIGINT NOT NULL, 
+    slot_expire_time BIGINT, 
+    infrastructure_id TEXT NOT NULL, 
+    on_lost SMALLINT NOT NULL, 
+    max_lost INTEGER NOT NULL, 
+    lost_count SMALLINT NOT NULL, 
+    refusals SMALLINT NOT NULL, 
+    excluded TEXT, 
+    PRIMARY KEY (run_id)
+);
+
+CREATE INDEX attempt_holders_deployment_idx ON attempt_holders (deployment_id) WHERE deployment_id IS NOT NULL;
+
+CREATE INDEX attempt_holders_line_idx ON attempt_holders (kind, subject, queue);
+
+CREATE INDEX attempt_holders_session_idx ON attempt_holders (session_id);
+
+CREATE TABLE workers (
+    id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    name TEXT NOT NULL, 
+    kind SMALLINT NOT NULL, 
+    work_pool TEXT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    body BYTEA NOT NULL, 
+    PRIMARY KEY (id)
+);
+
+CREATE INDEX workers_name_idx ON workers (name, id);
+
+CREATE INDEX workers_pool_idx ON workers (work_pool, name, id);
+
+CREATE TABLE worker_sessions (
+    id UUID NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    worker_id UUID NOT NULL, 
+    epoch BIGINT NOT NULL, 
+    replica_id TEXT NOT NULL, 
+    expires_at BIGINT, 
+    heartbeat_time BIGINT NOT NULL, 
+    is_draining BOOLEAN NOT NULL, 
+    drain_deadline BIGINT, 
+    create_time BIGINT NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (id)
+);
+
+CREATE INDEX worker_sessions_drain_idx ON worker_sessions (id) WHERE drain_deadline IS NOT NULL AND NOT is_draining;
+
+CREATE INDEX worker_sessions_lease_idx ON worker_sessions (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX worker_sessions_worker_idx ON worker_sessions (worker_id);
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';

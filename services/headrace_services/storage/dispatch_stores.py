@@ -1,0 +1,192 @@
+"""The operations of dispatch that are more than rows of one table, for each of the two stores."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from headrace_services.storage.blobs import blob, from_blob
+from headrace_services.storage.columns import RUN_COLUMNS, RUN_ID_COLUMNS
+from headrace_services.storage.dialects import POSTGRESQL, SQLITE
+from headrace_services.storage.dispatch_rows import QueuedRunRow
+from headrace_services.storage.entities import row_from, table_of
+from headrace_services.storage.postgresql import Connection
+from headrace_services.storage.steps import Row
+
+__all__ = ["PostgresqlDispatch", "SessionRenewal", "SqliteDispatch", "Waiting"]
+
+
+class Waiting(NamedTuple):
+    """One run whose turn may have come, locked.
+
+    Attributes:
+        queued: its place in the queue.
+        run: the columns of a `RunRow`.
+        full_spec: what only view FULL shows of it.
+    """
+
+    queued: QueuedRunRow
+    run: Row
+    full_spec: bytes | None
+
+
+class SessionRenewal(NamedTuple):
+    """A session that was heard.
+
+    Attributes:
+        id: of the session.
+        epoch: of its stream.
+        expires_at: when its lease ends, microseconds.
+        is_draining: its worker takes nothing new.
+    """
+
+    id: str
+    epoch: int
+    expires_at: int
+    is_draining: bool
+
+
+_QUEUED: Final = [name for name, _ in table_of(QueuedRunRow).columns]
+_TURN: Final = "ORDER BY priority DESC, pass_number, due_time, run_id"
+_READY: Final = "pass_number IS NOT NULL AND blocked_by IS NULL"
+_LITE_WAITING: Final = (
+    f"SELECT {', '.join(f'q.{name}' for name in _QUEUED)}, {', '.join(f'r.{name}' for name in RUN_COLUMNS)}, "
+    "r.full_spec FROM (SELECT * FROM run_queue INDEXED BY run_queue_turn_idx "
+    f"WHERE route = ? AND {_READY} {_TURN} LIMIT ?) AS q JOIN runs AS r ON r.id = q.run_id"
+)
+_PG_WAITING: Final = (
+    f"SELECT {', '.join(f'q.{n}::text' if n == 'run_id' else f'q.{n}' for n in _QUEUED)}, "
+    f"{', '.join(f'r.{n}::text' if n in RUN_ID_COLUMNS else f'r.{n}' for n in RUN_COLUMNS)}, r.full_spec "
+    "FROM unnest($1::bigint[]) AS wanted (route) CROSS JOIN LATERAL ("
+    f"SELECT * FROM run_queue WHERE run_queue.route = wanted.route AND {_READY} {_TURN} LIMIT $2 "
+    "FOR NO KEY UPDATE SKIP LOCKED) AS q JOIN runs AS r ON r.id = q.run_id FOR NO KEY UPDATE OF r SKIP LOCKED"
+)
+_COUNT_DEPLOYMENTS: Final = (
+    "SELECT deployment_id, count(*) FROM attempt_holders WHERE deployment_id {in} "
+    "AND (slot_expire_time IS NULL OR slot_expire_time > {now} "
+    "OR (SELECT state_type FROM runs WHERE runs.id = run_id) > 2) "
+    "GROUP BY deployment_id"
+)
+_COUNT_LINES: Final = (
+    "SELECT subject, queue, count(*) FROM attempt_holders WHERE kind = 1 AND subject {in} "
+    "GROUP BY subject, queue"
+)
+_RUN_POSITIONS: Final = [i for i, name in enumerate(RUN_COLUMNS) if name in RUN_ID_COLUMNS]
+
+
+def _waiting(row: Row, is_sqlite: bool) -> Waiting:
+    width = len(_QUEUED)
+    queued = row_from(QueuedRunRow, row[:width], SQLITE if is_sqlite else POSTGRESQL)
+    run = list(row[width:-1])
+    if is_sqlite:
+        for position in _RUN_POSITIONS:
+            run[position] = from_blob(run[position])
+    return Waiting(queued, tuple(run), row[-1])
+
+
+class SqliteDispatch:
+    """Mixed into the SQLite store."""
+
+    def _connected(self) -> sqlite3.Connection:
+        raise NotImplementedError
+
+    def load_candidates(self, routes: Sequence[int], most: int) -> list[Waiting]:
+        execute = self._connected().execute
+        rows = [row for route in routes for row in execute(_LITE_WAITING, (route, most))]
+        return [_waiting(row, is_sqlite=True) for row in rows]
+
+    def count_deployments(self, ids: Sequence[str], now: int) -> list[Row]:
+        sql = _COUNT_DEPLOYMENTS.replace("{in}", _in(ids)).replace("{now}", "?")
+        return self._connected().execute(sql, (*ids, now)).fetchall()
+
+    def count_lines(self, pools: Sequence[str]) -> list[Row]:
+        return self._connected().execute(_COUNT_LINES.replace("{in}", _in(pools)), pools).fetchall()
+
+    def load_session_runs(self, session_id: str) -> list[str | None]:
+        sql = "SELECT run_id FROM attempt_holders WHERE session_id = ? ORDER BY run_id"
+        return [from_blob(row[0]) for row in self._connected().execute(sql, (blob(session_id),))]
+
+    def renew_sessions(self, renewals: Sequence[SessionRenewal], now: int) -> list[str]:
+        sql = (
+            "UPDATE worker_sessions SET expires_at = ?, heartbeat_time = ?, is_draining = ? "
+            "WHERE id = ? AND epoch = ? AND expires_at IS NOT NULL"
+        )
+        execute = self._connected().execute
+        return [
+            renewal.id
+            for renewal in renewals
+            if execute(
+                sql, (renewal.expires_at, now, renewal.is_draining, blob(renewal.id), renewal.epoch)
+            ).rowcount
+        ]
+
+    def age_queue(self, before: int, now: int, most: int) -> int:
+        done = self._connected().execute(
+            "UPDATE run_queue SET priority = priority + 1, aged_time = ? WHERE run_id IN (SELECT run_id "
+            f"FROM run_queue WHERE aged_time < ? AND priority < 9 AND {_READY} ORDER BY aged_time LIMIT ?)",
+            (now, before, most),
+        )
+        return done.rowcount
+
+    def move_passes(self, passes: Mapping[str, int]) -> None:
+        self._connected().executemany(
+            "UPDATE queue_passes SET pass_number = ? WHERE name = ? AND pass_number < ?",
+            [(passed, name, passed) for name, passed in passes.items()],
+        )
+
+
+def _in(values: Sequence[str]) -> str:
+    return f"IN ({', '.join('?' * len(values))})"
+
+
+class PostgresqlDispatch:
+    """Mixed into the PostgreSQL store."""
+
+    async def load_candidates(
+        self, connection: Connection, routes: Sequence[int], most: int
+    ) -> list[Waiting]:
+        rows = await connection.fetch(_PG_WAITING, list(routes), most)
+        return [_waiting(tuple(row), is_sqlite=False) for row in rows]
+
+    async def count_deployments(self, connection: Connection, ids: Sequence[str], now: int) -> Sequence[Row]:
+        sql = _COUNT_DEPLOYMENTS.replace("{in}", "= ANY($1::text[])").replace("{now}", "$2")
+        return await connection.fetch(sql, list(ids), now)
+
+    async def count_lines(self, connection: Connection, pools: Sequence[str]) -> Sequence[Row]:
+        return await connection.fetch(_COUNT_LINES.replace("{in}", "= ANY($1::text[])"), list(pools))
+
+    async def load_session_runs(self, connection: Connection, session_id: str) -> list[str]:
+        sql = "SELECT run_id::text FROM attempt_holders WHERE session_id = $1 ORDER BY run_id"
+        return [row[0] for row in await connection.fetch(sql, session_id)]
+
+    async def renew_sessions(
+        self, connection: Connection, renewals: Sequence[SessionRenewal], now: int
+    ) -> list[str]:
+        rows = await connection.fetch(
+            "UPDATE worker_sessions SET expires_at = new.expires_at, heartbeat_time = $5, "
+            "is_draining = new.is_draining FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bool[]) "
+            "AS new (id, epoch, expires_at, is_draining) WHERE worker_sessions.id = new.id "
+            "AND worker_sessions.epoch = new.epoch AND worker_sessions.expires_at IS NOT NULL "
+            "RETURNING worker_sessions.id::text",
+            *([list(values) for values in zip(*renewals, strict=True)]),
+            now,
+        )
+        return [row[0] for row in rows]
+
+    async def age_queue(self, connection: Connection, before: int, now: int, most: int) -> int:
+        done = await connection.execute(
+            "UPDATE run_queue SET priority = priority + 1, aged_time = $1 WHERE run_id IN (SELECT run_id "
+            f"FROM run_queue WHERE aged_time < $2 AND priority < 9 AND {_READY} ORDER BY aged_time LIMIT $3 "
+            "FOR NO KEY UPDATE SKIP LOCKED)",
+            *(now, before, most),
+        )
+        return int(done.rpartition(" ")[2])
+
+    async def move_passes(self, connection: Connection, passes: Mapping[str, int]) -> None:
+        await connection.execute(
+            "UPDATE queue_passes SET pass_number = new.pass_number "
+            "FROM unnest($1::text[], $2::bigint[]) AS new (name, pass_number) "
+            "WHERE queue_passes.name = new.name AND queue_passes.pass_number < new.pass_number",
+            *(list(passes), list(passes.values())),
+        )

@@ -1,0 +1,105 @@
+"""Commands that keep the queue in motion: runs become due, are late, age, and stop waiting for a limit."""
+
+from __future__ import annotations
+
+import json
+from typing import Final, NamedTuple
+
+from headrace_services.domain.claims import RouteKind
+from headrace_services.storage.command import Command
+from headrace_services.storage.dispatch_facts import DispatchFacts
+from headrace_services.storage.dispatch_rows import QueuedRunRow, RouteRow
+from headrace_services.storage.entities import Lock
+from headrace_services.storage.queueing import Route, give_passes, scope_of, unblock
+from headrace_services.storage.steps import Steps, call
+from headrace_services.storage.work import Work
+
+__all__ = ["AgeQueue", "PromoteDue", "Promoted"]
+
+_MOST: Final = 1000
+
+
+class Promoted(NamedTuple):
+    """What a look at the queue came to.
+
+    Attributes:
+        runs: how many runs have become due, or need not wait for a limit any more.
+        is_exhausted: there are no more of them now.
+    """
+
+    runs: int
+    is_exhausted: bool
+
+
+class PromoteDue(Command[Promoted]):
+    """Runs whose time has come get their turn; runs that wait for a limit that has room, too.
+
+    Args:
+        ahead_seconds: how long before its time a worker would take a run.
+    """
+
+    def __init__(self, ahead_seconds: float) -> None:
+        super().__init__()
+        self._ahead = int(ahead_seconds * 1_000_000)
+
+    def apply(self, work: Work) -> Steps[Promoted]:
+        rows = work.rows
+        due = yield from rows.find(
+            QueuedRunRow,
+            [("pass_number", "is", None), ("due_time", "<=", work.now + self._ahead)],
+            order=["due_time"],
+            limit=_MOST,
+            lock=Lock.CLAIM,
+        )
+        due = [row for row in due if not work.queueing.has_left(row.run_id)]
+        if due:
+            ids = sorted({row.route for row in due})
+            yield from rows.load(RouteRow, [(id,) for id in ids], Lock.NONE)
+            yield from give_passes(work, [(self._scope(work, row), row) for row in due])
+            for row in due:
+                rows.put(row)
+        freed = yield from self._unblock(work)
+        if due or freed:
+            work.queueing.has_news = True
+        return Promoted(len(due) + freed, len(due) < _MOST)
+
+    def _scope(self, work: Work, row: QueuedRunRow) -> str:
+        route = work.rows.get(RouteRow, row.route)
+        if route is None:
+            return json.dumps([int(RouteKind.WORK_POOL), "", ""])
+        return scope_of(Route(RouteKind(route.kind), route.subject, route.queue, ""))
+
+    def _unblock(self, work: Work) -> Steps[int]:
+        """A limit may have been raised or lifted, or the time of those that were to start is over."""
+        blocked = yield from work.rows.find(
+            QueuedRunRow, [("blocked_by", "is", True)], order=["blocked_by"], limit=_MOST, lock=Lock.NONE
+        )
+        ids = sorted({row.blocked_by for row in blocked if row.blocked_by})
+        if not ids:
+            return 0
+        loaded = DispatchFacts(work, ())
+        yield from loaded.load_deployments(ids, lock=False)
+        freed = 0
+        for id in ids:
+            limit = loaded.facts.deployments.get(id)
+            room = _MOST if limit is None or limit.slots is None else limit.slots - limit.held
+            if room > 0:
+                freed += yield from unblock(work, id, room)
+        return freed
+
+
+class AgeQueue(Command[int]):
+    """Runs that have waited for long move up one priority.
+
+    Args:
+        interval_seconds: how long is long.
+    """
+
+    def __init__(self, interval_seconds: float) -> None:
+        super().__init__()
+        self._interval = int(interval_seconds * 1_000_000)
+
+    def apply(self, work: Work) -> Steps[int]:
+        aged: int = yield from call("age_queue", work.now - self._interval, work.now, _MOST)
+        work.rows.has_written |= aged > 0
+        return aged
