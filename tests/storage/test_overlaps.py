@@ -18,6 +18,9 @@ from headrace.v1.schedule_pb2 import (
     Overlap,
 )
 from headrace_services.storage.database import Database
+from headrace_services.storage.dialects import POSTGRESQL, SQLITE
+from headrace_services.storage.dispatch_rows import QueuedRunRow
+from headrace_services.storage.entity_queries import find_rows
 from headrace_services.storage.schedule_firing import FireSchedules, ReleaseOverlaps
 from tests.storage.build import SECOND, ManualClock, Recording, record, state
 from tests.storage.schedule_build import a_deployment, a_schedule, runs_of, tick, times_of
@@ -37,6 +40,12 @@ async def states_of(database: Database) -> list[str]:
 
 def overlap(mode: int, **fields: Any) -> Overlap:
     return Overlap(mode=mode, **fields)  # type: ignore[arg-type]
+
+
+async def waiting_for_workers(database: Database) -> list[str]:
+    """The runs that a worker could be handed."""
+    dialect = SQLITE if database.dialect == "sqlite" else POSTGRESQL
+    return [row.run_id for row in await find_rows(database._backend, dialect, QueuedRunRow, ())]
 
 
 async def next_minute(database: Database, clock: ManualClock) -> None:
@@ -95,9 +104,11 @@ async def test_who_waits_starts_when_the_former_has_ended(database: Database, cl
     assert await states_of(database) == ["Running", "Queued", "Queued"]
     assert await database.reader.schedules.has_overlap_waits()
     await move(database, first.id, clock, "COMPLETED")
+    assert await waiting_for_workers(database) == []
     assert await database.writer.do(ReleaseOverlaps()) == 1
     assert await database.writer.do(ReleaseOverlaps()) == 0
     assert await states_of(database) == ["Completed", "Scheduled", "Queued"]
+    assert await waiting_for_workers(database) == [(await runs_of(database))[1].id]
     second = (await runs_of(database))[1]
     assert second.next_scheduled_start_time == second.expected_start_time
     await move(database, second.id, clock, "PENDING", "RUNNING", "COMPLETED")

@@ -18,6 +18,7 @@ from headrace_services.domain.books import Books
 from headrace_services.domain.claims import RouteKind
 from headrace_services.domain.effects import RetryType
 from headrace_services.domain.fairness import next_pass
+from headrace_services.domain.schedules import QUEUED
 from headrace_services.domain.states import FINAL_TYPES, PAUSED, SCHEDULED
 from headrace_services.storage.dispatch_rows import PassRow, QueuedRunRow, RouteRow
 from headrace_services.storage.entities import Lock
@@ -118,11 +119,12 @@ class Queueing:
         self.next_due: int | None = None
         self.has_news = self.frees_slots = False
 
-    def entered(self, run: RunRow, before: Books) -> None:
-        """The run has entered a state; `before` are its books before it."""
+    def entered(self, run: RunRow, before: Books, name_before: str) -> None:
+        """The run has entered a state; `before` are its books before it, in a state of that name."""
         books = run.books
-        if books.type is SCHEDULED and run.retry_type is not RetryType.IN_PROCESS:
-            if self._keeps_place(run, before):
+        is_free = run.state_name != QUEUED  # it waits for an earlier run of its deployment to end
+        if books.type is SCHEDULED and run.retry_type is not RetryType.IN_PROCESS and is_free:
+            if name_before != QUEUED and self._keeps_place(run, before):
                 return
             self._queued[run.id] = run
             self._end(run)

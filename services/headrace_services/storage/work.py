@@ -288,7 +288,7 @@ class Work:
             self.writes.timers[TimerKind.CANCEL, run.id] = (state_id, self.now)
         elif run.books.type is CANCELLING:
             self.writes.timers[TimerKind.CANCEL, run.id] = None
-        before = run.books
+        before, name_before = run.books, run.state_name
         run.state_seq += 1
         run.state_id = state_id
         run.state_name = name
@@ -296,7 +296,7 @@ class Work:
         run.body = body
         run.entered.append((state_id, body))
         if may_be_dispatched(run):
-            self.queueing.entered(run, before)
+            self.queueing.entered(run, before, name_before)
         self.touch(run)
         self.writes.states.append(
             (run.id, run.state_seq, state_id, type.number, name, books.timestamp, self.now, body)
