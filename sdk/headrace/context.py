@@ -22,6 +22,7 @@ from headrace.upstreams import ResultOrigins
 if TYPE_CHECKING:
     from headrace.engine.api import Interruptible
     from headrace.engine.gate import PauseGate
+    from headrace.engine.steps import StepBook
     from headrace.engine.transactions import TransactionNode
     from headrace.flows import Flow
     from headrace.results import ResultStore
@@ -73,6 +74,7 @@ class RunContext:
         limit_error: what the run's time limit raises, while one is set.
         idle_micros: how long the run was paused, or waited for a place, since it first ran.
         lost: why the run is not this process's any longer, or None; set on the outermost context.
+        steps: the steps of the runs that the body calls; None: they are not told apart.
         suspended: why the run is to be left at its next task boundary, or None; set on the outermost context.
         cancelled: why the run is being cancelled, or None.
         is_cancelling: whether any run of the tree was cancelled; set on the outermost context.
@@ -94,6 +96,7 @@ class RunContext:
         "persist_result",
         "run_ids",
         "scope",
+        "steps",
         "suspended",
     )
 
@@ -117,6 +120,7 @@ class RunContext:
         self.cancelled: str | None = None
         self.is_cancelling = False
         self.scope: Interruptible | None = None
+        self.steps: StepBook | None = None if parent is None else parent.steps
         self._token: Token[FlowRunContext | TaskRunContext | None] | None = None
 
     def __enter__(self) -> Self:
@@ -135,6 +139,15 @@ class RunContext:
             # A coroutine or generator that was given up is closed by the garbage collector, in a context
             # that never saw this run.
             pass
+
+    @property
+    def enclosing_flow(self) -> FlowRunContext | None:
+        """The innermost flow run: the run itself, or the one around it."""
+        raise NotImplementedError
+
+    def take_id(self, run_id: str) -> None:
+        """The run has got another id: it is one that is on record already, or is not after all."""
+        self.run_ids = (*self.run_ids[:-1], run_id)
 
     @property
     def result_store(self) -> ResultStore:
@@ -268,6 +281,15 @@ class FlowRunContext(RunContext):
     def run(self) -> FlowRun:
         """The flow run, by the name that both kinds of contexts have."""
         return self.flow_run
+
+    @property
+    def code_key(self) -> str:
+        """By what the code of the run is recognised."""
+        return self.flow.name
+
+    @property
+    def enclosing_flow(self) -> FlowRunContext:
+        return self
 
     @property
     def start_time(self) -> datetime | None:
@@ -419,6 +441,19 @@ class TaskRunContext(RunContext):
     def run(self) -> TaskRun:
         """The task run, by the name that both kinds of contexts have."""
         return self.task_run
+
+    @property
+    def code_key(self) -> str:
+        """By what the code of the run is recognised."""
+        return self.task.task_key
+
+    @property
+    def enclosing_flow(self) -> FlowRunContext | None:
+        return self.flow_context
+
+    def take_id(self, run_id: str) -> None:
+        super().take_id(run_id)
+        self.earlier_count = self.task_run.run_count
 
     @property
     def start_time(self) -> datetime | None:

@@ -86,6 +86,7 @@ class Flow(Decorated[P, R]):
         result_serializer: ResultSerializer | None = None,
         cache_result_in_memory: bool = True,
         log_prints: bool | None = None,
+        durable: bool | None = None,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_cancellation: list[Hook] | None = None,
@@ -113,16 +114,21 @@ class Flow(Decorated[P, R]):
         self._persist_given = persist_result
         self.persist_result = implied(persist_result, result_storage, result_serializer)
         self.log_prints = log_prints
+        self.durable = _flag("durable", durable)
         self.on_completion_hooks = hook_list("on_completion", on_completion, "flow")
         self.on_failure_hooks = hook_list("on_failure", on_failure, "flow")
         self.on_cancellation_hooks = hook_list("on_cancellation", on_cancellation, "flow")
         self.on_crashed_hooks = hook_list("on_crashed", on_crashed, "flow")
         self.on_running_hooks = hook_list("on_running", on_running, "flow")
         self.policy: RunPolicy | None = None
-        if self.retries or self.timeout_seconds or self.retry_deadline_seconds:
+        if self.retries or self.timeout_seconds or self.retry_deadline_seconds or self.durable:
             delays = (self.retry_delay_seconds,) if self.retry_delay_seconds else ()
             self.policy = RunPolicy(
-                self.retry_limit, delays, 0.0, self.timeout_seconds, self.retry_deadline_seconds
+                self.retry_limit,
+                delays,
+                timeout_seconds=self.timeout_seconds,
+                deadline_seconds=self.retry_deadline_seconds,
+                is_durable=bool(self.durable),
             )
         self._exact_types: Mapping[str, type] | None = UNSET
         self._validator: Validator | None = None
@@ -242,6 +248,7 @@ class Flow(Decorated[P, R]):
         result_serializer: ResultSerializer | None = UNSET,
         cache_result_in_memory: bool | None = None,
         log_prints: bool | None = UNSET,
+        durable: bool | None = UNSET,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_cancellation: list[Hook] | None = None,
@@ -272,6 +279,7 @@ class Flow(Decorated[P, R]):
             "result_storage": (result_storage, self.result_storage),
             "result_serializer": (result_serializer, self.result_serializer),
             "log_prints": (log_prints, self.log_prints),
+            "durable": (durable, self.durable),
         }
         return Flow(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
 
@@ -319,6 +327,12 @@ def _file_hash(path: str) -> str | None:
         return None
 
 
+def _flag(option: str, value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"'{option}' must be True, False or None, not {value!r}")
+    return value
+
+
 def _seconds(delay: Any) -> float:
     if isinstance(delay, bool) or not isinstance(delay, (int, float)):
         raise TypeError(
@@ -351,6 +365,7 @@ def flow(
     result_serializer: ResultSerializer | None = None,
     cache_result_in_memory: bool = True,
     log_prints: bool | None = None,
+    durable: bool | None = None,
     on_completion: list[Hook] | None = None,
     on_failure: list[Hook] | None = None,
     on_cancellation: list[Hook] | None = None,
@@ -385,6 +400,9 @@ def flow(fn: Any = None, /, **options: Any) -> Any:
             `Serializer`. Implies `persist_result`.
         cache_result_in_memory: keep results in memory, too, while the run lasts.
         log_prints: make log lines of what the body prints; None: as the calling run does.
+        durable: True: when the body is run again (by a retry, after a crash, after a suspension),
+            tasks and subflows that have completed are not: they give the results on record.
+            None: as the calling flow run, at the top as setting `flows.default_durable` says.
         on_completion: hooks, called with the flow, its run and the state.
         on_failure: hooks, called when the run has failed for good.
         on_cancellation: hooks, called when the run is being cancelled.

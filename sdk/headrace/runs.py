@@ -44,6 +44,7 @@ class RunPolicy:
         retry_jitter_factor: how much delays are spread; 0 for not at all.
         timeout_seconds: limit of one attempt; None for none.
         deadline_seconds: budget over all attempts; None for none.
+        is_durable: whether it is run again elsewhere when its process is lost.
     """
 
     retries: int = 0
@@ -51,6 +52,7 @@ class RunPolicy:
     retry_jitter_factor: float = 0.0
     timeout_seconds: float | None = None
     deadline_seconds: float | None = None
+    is_durable: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +74,8 @@ class _Run:
         start_micros: first entry into RUNNING; microseconds since 1970-01-01 UTC, 0 before it.
         end_micros: entry into the final state; 0 before it.
         traceparent: W3C trace context; empty when nothing is traced.
+        step_key: how the run is recognised when the body that has called it is run again; empty: it is not.
+        step_committed: whether the transaction that the run waited in was committed.
         policy: how often and how long it may try; None when neither retries nor a limit were asked for.
     """
 
@@ -89,6 +93,8 @@ class _Run:
     start_micros: int = 0
     end_micros: int = 0
     traceparent: str = ""
+    step_key: str = ""
+    step_committed: bool = False
     policy: RunPolicy | None = None
 
     @property

@@ -63,6 +63,8 @@ def runs_of(entries: Iterable[RecordEntry]) -> list[RecordedRun]:
             found[entry.run.id] = RecordedRun(entry.run, [entry.run.state])
         elif kind == "run":
             _update(found[entry.run.id].run, entry.run)
+            if entry.run.HasField("state"):  # it begins anew
+                found[entry.run.id].states.append(entry.run.state)
         elif kind == "state":
             # A state of a run that has not begun is a KeyError: the order is part of the contract.
             found[entry.state.attempt.run_id].states.append(entry.state.state)

@@ -19,7 +19,7 @@ from headrace.client.work_pools import WorkPoolCalls
 from headrace.client.workers import WorkerCalls
 from headrace.core.errors import ResumeTokenExpired, ServerUnavailable, ServiceError
 from headrace.core.ids import new_id
-from headrace.core.limits import PAGE_SIZE_DEFAULT
+from headrace.core.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from headrace.settings import Settings, get_current_settings
 from headrace.v1 import (
     admin_service_pb2 as admin,
@@ -221,6 +221,45 @@ class HeadraceClient(ScheduleCalls, WorkPoolCalls, WorkerCalls):
         request = runs.GetRunGraphRequest(run_id=run_id, max_nodes=max_nodes)
         answer = runs.GetRunGraphResponse.FromString
         return await self._call("RunService/GetRunGraph", request, answer, timeout)
+
+    async def take_over_run(self, run_id: str, *, force: bool = False, timeout: float | None = None) -> Run:
+        """Become the next attempt of a flow run, which `headrace.execution.attempts` can then execute.
+
+        Args:
+            run_id: a flow run that was started on its own, and has not completed.
+            force: also take it from a process that may be executing it.
+            timeout: seconds for this call.
+
+        Returns:
+            The run: its `attempt` and `fence` are the caller's from now on.
+
+        Raises:
+            RunActive: a process may be executing it.
+            TransitionNotAllowed: it has completed, is paused, or is being cancelled.
+        """
+        request = runs.TakeOverRunRequest(run_id=run_id, state_id=new_id(), force=force)
+        answer = runs.TakeOverRunResponse.FromString
+        return (await self._call("RunService/TakeOverRun", request, answer, timeout)).run
+
+    async def list_run_steps(
+        self, request: runs.ListRunStepsRequest, *, timeout: float | None = None
+    ) -> runs.ListRunStepsResponse:
+        """One page of the steps that a run has called, oldest first."""
+        answer = runs.ListRunStepsResponse.FromString
+        return await self._call("RunService/ListRunSteps", request, answer, timeout)
+
+    async def iter_run_steps(
+        self, run_id: str, *, max_data_bytes: int = 0, page_size: int = PAGE_SIZE_MAX
+    ) -> AsyncIterator[runs.RunStep]:
+        """Every step that the run owns, oldest first, without results that are larger."""
+        request = runs.ListRunStepsRequest(run_id=run_id, max_data_bytes=max_data_bytes, page_size=page_size)
+        while True:
+            page = await self.list_run_steps(request)
+            for step in page.steps:
+                yield step
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def watch_runs(
         self,

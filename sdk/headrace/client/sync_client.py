@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from headrace.client.blocking import BlockingClient
-from headrace.core.limits import PAGE_SIZE_DEFAULT
+from headrace.core.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from headrace.v1 import admin_service_pb2 as admin
 from headrace.v1 import flow_service_pb2 as flows
 from headrace.v1 import log_service_pb2 as logs
@@ -114,6 +114,37 @@ class SyncHeadraceClient(BlockingClient):
     ) -> runs.GetRunGraphResponse:
         """The runs below one run, and what each waited for; 0 nodes means the server's default."""
         return self._run(self._client.get_run_graph(run_id, max_nodes=max_nodes, timeout=timeout))
+
+    def take_over_run(self, run_id: str, *, force: bool = False, timeout: float | None = None) -> Run:
+        """Become the next attempt of a flow run, which `headrace.execution.attempts` can then execute.
+
+        Args:
+            run_id: a flow run that was started on its own, and has not completed.
+            force: also take it from a process that may be executing it.
+            timeout: seconds for this call.
+
+        Returns:
+            The run: its `attempt` and `fence` are the caller's from now on.
+
+        Raises:
+            RunActive: a process may be executing it.
+            TransitionNotAllowed: it has completed, is paused, or is being cancelled.
+        """
+        return self._run(self._client.take_over_run(run_id, force=force, timeout=timeout))
+
+    def list_run_steps(
+        self, request: runs.ListRunStepsRequest, *, timeout: float | None = None
+    ) -> runs.ListRunStepsResponse:
+        """One page of the steps that a run has called, oldest first."""
+        return self._run(self._client.list_run_steps(request, timeout=timeout))
+
+    def iter_run_steps(
+        self, run_id: str, *, max_data_bytes: int = 0, page_size: int = PAGE_SIZE_MAX
+    ) -> Iterator[runs.RunStep]:
+        """Every step that the run owns, oldest first, without results that are larger."""
+        return self._iterate(
+            self._client.iter_run_steps(run_id, max_data_bytes=max_data_bytes, page_size=page_size)
+        )
 
     def watch_runs(
         self,

@@ -15,9 +15,11 @@ from headrace.engine.deadlines import AttemptLimit, attempt_limit, no_more_tries
 from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
-from headrace.engine.keeping import keep
+from headrace.engine.keeping import keep, keep_for_replay
 from headrace.engine.names import run_name
 from headrace.engine.outcome import Outcome, outcome_of
+from headrace.engine.recall import recalled, settle_deferred
+from headrace.engine.steps import Step, note, settle
 from headrace.exceptions import (
     Abort,
     Cancel,
@@ -49,11 +51,18 @@ class FlowCall:
         context: the run, the flow and the arguments as they were given.
         inputs: what the arguments depend on.
         wait_for: futures and states that must complete first, in any collection.
+        step: its place among the steps of its caller; None: these are not told apart.
     """
 
     context: FlowRunContext
     inputs: Inputs
     wait_for: Any = None
+    step: Step | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the body can be given the arguments as they are."""
+        return self.inputs.as_they_are and self.wait_for is None
 
 
 async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
@@ -70,6 +79,11 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
     with context:
         try:
             async with ops.interruptible(context):
+                if call.step is not None:
+                    if (outcome := await _recall(ops, call)) is not None:
+                        return outcome
+                    # The run may have got another id.
+                    journal = Journal(ops, context, StateDetails(flow_run_id=run.id))
                 outcome = await _claim(ops, context, journal) or await _prepare(ops, call, journal)
                 return outcome or await _attempts(ops, context, journal)
         except Abort:
@@ -82,6 +96,19 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
                 return await _cancel(ops, context, journal, error)
             await _crash(ops, context, journal, error)
             raise
+
+
+async def _recall(ops: Ops, call: FlowCall) -> Outcome | None:
+    """The outcome of a subflow run that has completed in an earlier pass through its caller's body."""
+    step = call.step
+    if step is None:
+        return None
+    if step.is_deferred:
+        await settle_deferred(ops, call)
+    if not step.is_completed:
+        return None
+    state = await recalled(ops, call, _log)
+    return None if state is None else outcome_of(state)
 
 
 async def _claim(ops: Ops, context: FlowRunContext, journal: Journal) -> Outcome | None:
@@ -119,8 +146,11 @@ async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None
     try:
         if call.inputs.waits_for:
             await ops.wait(call.inputs.waits_for)
-        if not call.inputs.as_they_are or call.wait_for is not None:
+        if not call.is_ready:
             context.parameters = resolve_inputs(context.parameters, call.wait_for)
+        if call.step is not None and not call.step.is_settled:
+            settle(call)
+            ops.update_run(run)
         if flow.should_validate_parameters:
             context.parameters = flow.validate_parameters(context.parameters)
         if flow.flow_run_name is not None:
@@ -142,8 +172,13 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
     flow, run = context.flow, context.flow_run
     args, kwargs = flow.binder.arguments(context.parameters)
     _log.info("Beginning flow run %r for flow %r", run.name, flow.name)
+    steps = context.steps
+    if steps is not None:
+        await ops.offload(steps.load)
     tries, ending = 0, None
     while True:
+        if steps is not None:
+            steps.begin_pass(run.id)
         if flow.retry_deadline_seconds is not None and not _may_try(ops, context, 0):
             return await _finish(ops, context, journal, _given_up(flow, tries, ending))
         tries += 1
@@ -279,7 +314,11 @@ async def _finish(ops: Ops, context: FlowRunContext, journal: Journal, ending: E
         draft = journal.make(ending.type, ending.name, ending.message, ending.data)
     if context.persist_result:
         await keep(ops, context, draft)
+    if run.step_key and draft.is_completed():
+        await keep_for_replay(ops, context, draft)
     state = await journal.propose(draft)
+    if run.step_key:
+        note(context, state)
     if state.is_scheduled():
         return Outcome(state)
     await ops.settle(run)
@@ -375,6 +414,8 @@ async def _crash(ops: Ops, context: FlowRunContext, journal: Journal, error: Bas
         message = "Execution was ended by the timeout of an enclosing run."
     else:
         message = f"Execution was {ops.crash_message(error)}."
+    if run.state is None:
+        journal.begin(journal.make(StateType.PENDING, "Pending"))
     state = journal.enter(journal.make(StateType.CRASHED, "Crashed", message, error))
     _log.error("Crash detected! %s", message)
     if not isinstance(error, GeneratorExit):

@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.core.clock import from_micros
+from headrace.exceptions import SerializationError
 from headrace.locking.protocol import IsolationLevel
+from headrace.results import InlineResult
+from headrace.serializers import TooLarge
 
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext, TaskRunContext
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.engine.transactions import TransactionNode
     from headrace.states import State
 
-__all__ = ["keep", "open_transaction", "stage_result"]
+__all__ = ["keep", "keep_for_replay", "open_transaction", "stage_result"]
 
 _log = logging.getLogger("headrace.task_runs")
 _NOT_KEPT: Final = "The result of run %r is not kept in storage: %s"
@@ -103,3 +106,23 @@ async def keep(
         state.kept = await ops.offload(store.persist_result_record, record)
     except Exception as error:  # also what a serializer or storage of the author raises
         _log.warning(_NOT_KEPT, context.run.name, error)
+
+
+async def keep_for_replay(ops: Ops, context: FlowRunContext | TaskRunContext, state: State[Any]) -> None:
+    """See that the result of a step is on record when the body that has called it is run again.
+
+    A small one travels in the record. A larger one is written to storage, also where results are not kept
+    otherwise, unless the author wants them nowhere.
+    """
+    if not state.has_data or state.kept is not None or context.persist_result is False:
+        return
+    try:
+        state.kept = InlineResult.of(state.data)
+    except TooLarge:
+        await keep(ops, context, state)
+    except SerializationError as error:
+        _log.warning(
+            "The result of run %r cannot be recorded: if the flow is run again, the step runs again. %s",
+            context.run.name,
+            error,
+        )

@@ -17,10 +17,12 @@ from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.gate import until_flow_runs
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
-from headrace.engine.keeping import keep, open_transaction, stage_result
+from headrace.engine.keeping import keep, keep_for_replay, open_transaction, stage_result
 from headrace.engine.names import run_name
 from headrace.engine.outcome import Outcome, outcome_of
+from headrace.engine.recall import recalled, replay_transaction, settle_deferred
 from headrace.engine.retries import given_up, may_try, unless_retried
+from headrace.engine.steps import Step, commit, forget, note, settle
 from headrace.exceptions import Abort, CancelledRun, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
 from headrace.upstreams import Inputs, resolve_inputs
@@ -54,11 +56,13 @@ class TaskCall:
         context: the run, the task and the arguments as they were given.
         inputs: what the arguments depend on.
         wait_for: futures and states that must complete first, in any collection.
+        step: its place among the steps of its caller; None: these are not told apart.
     """
 
     context: TaskRunContext
     inputs: Inputs
     wait_for: Any = None
+    step: Step | None = None
 
     @property
     def run(self) -> TaskRun:
@@ -83,6 +87,10 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
     journal = _journal(ops, context)
     with context:
         try:
+            if call.step is not None:
+                if (outcome := await _recall(ops, call)) is not None:
+                    return outcome
+                journal = _journal(ops, context)  # the run may have got another id
             if run.state is None:
                 journal.begin(journal.make(StateType.PENDING, "Pending"))
             if call.is_ready and context.task.task_run_name is None:
@@ -100,6 +108,23 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
             raise
 
 
+async def _recall(ops: Ops, call: TaskCall) -> Outcome | None:
+    """The outcome of a step that has completed in an earlier pass through its caller's body."""
+    step = call.step
+    if step is None:
+        return None
+    if step.is_deferred:
+        await settle_deferred(ops, call)
+    if not step.is_completed:
+        return None
+    state = await recalled(ops, call, _log)
+    if state is None:
+        return None
+    if not step.has_committed and await replay_transaction(ops, call.context, state):
+        _watch(ops, call.context, _journal(ops, call.context), call.context.own_transaction())
+    return Outcome(state, state if state.state_details.returned_state else state.data)
+
+
 async def _prepare(ops: Ops, call: TaskCall, journal: Journal, *, named: bool = True) -> Outcome | None:
     """Resolve the arguments and, if it is to be `named`, the name; an outcome when the body must not run."""
     context = call.context
@@ -110,6 +135,10 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal, *, named: bool = 
             await ops.wait(call.inputs.waits_for)
         if not call.is_ready:
             context.parameters = resolve_inputs(context.parameters, call.wait_for)
+        if call.step is not None and not call.step.is_settled:
+            settle(call)
+            if not journal.is_unrecorded:
+                ops.update_run(run)
         if named and task.task_run_name is not None:
             if callable(task.task_run_name):
                 # It may write log lines, and nothing of a run comes before the run.
@@ -194,7 +223,7 @@ async def _settled(
     if draft.is_completed():
         await _stage(ops, context, txn, draft, is_kept)
         outcome = await _finish(ops, context, journal, ending, draft)
-        txn.call_when_rolled_back(lambda: _record_rollback(ops, journal))
+        _watch(ops, context, journal, txn)
         return outcome
     await txn.rollback(ops, with_parent=False)
     if ending.type is StateType.FAILED:
@@ -242,8 +271,24 @@ async def _undo(ops: Ops, context: TaskRunContext, error: BaseException) -> None
         await txn.rollback(ops)
 
 
-def _record_rollback(ops: Ops, journal: Journal) -> None:
+def _watch(ops: Ops, context: TaskRunContext, journal: Journal, txn: TransactionNode) -> None:
+    """Have it recorded what becomes of the transaction of a run that has completed."""
+    txn.call_when_rolled_back(lambda: _record_rollback(ops, context, journal))
+    if context.task_run.step_key and txn.is_staged():
+        txn.call_when_committed(lambda: _record_commit(ops, context))
+
+
+def _record_commit(ops: Ops, context: TaskRunContext) -> None:
+    """The commit hooks of a step have been called: they are not when the body around it is run again."""
+    context.task_run.step_committed = True
+    ops.update_run(context.task_run)
+    commit(context)
+
+
+def _record_rollback(ops: Ops, context: TaskRunContext, journal: Journal) -> None:
     """One more state of a run that completed, and was undone with the transaction that it belonged to."""
+    if context.task_run.step_key:
+        forget(context)
     message = "The run was rolled back with its transaction."
     ops.record(journal.run, journal.make(StateType.COMPLETED, "RolledBack", message))
 
@@ -304,11 +349,18 @@ async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
     Raises:
         BaseException: execution was ended from outside; the run is CRASHED.
     """
-    context = call.context
-    journal = _journal(ops, context)
+    context, run = call.context, call.run
     flow = context.flow_context
+    journal = _journal(ops, context)
     with context:
         try:
+            if call.step is not None:
+                if (outcome := await _recall(ops, call)) is not None:
+                    return outcome.state
+                journal = _journal(ops, context)
+            if run.state is None:
+                journal.begin(journal.make(StateType.PENDING, "Pending"))
+                journal.announce()
             outcome = None if call.is_ready else await _prepare(ops, call, journal, named=False)
             if outcome is not None:
                 return outcome.state
@@ -366,17 +418,23 @@ async def _finished(ops: Ops, task: Task[..., Any], value: Any) -> Any:
 
 def _draft(journal: Journal, ending: Ending) -> State[Any]:
     """The state that the run would end in, not entered yet."""
-    if ending.by_hand is not None:
-        return journal.make_final(ending.by_hand, ending.data)
-    return journal.make(ending.type, ending.name, ending.message, ending.data)
+    if ending.by_hand is None:
+        return journal.make(ending.type, ending.name, ending.message, ending.data)
+    state = journal.make_final(ending.by_hand, ending.data)
+    state.state_details = replace(state.state_details, returned_state=True)
+    return state
 
 
 async def _finish(
     ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, draft: State[Any]
 ) -> Outcome:
     task, run = context.task, context.task_run
+    if run.step_key and draft.type is StateType.COMPLETED and not ops.streams:
+        await keep_for_replay(ops, context, draft)
     # A time limit may have been recorded while the body was still running.
     state = run.state if run.state is not None and run.state.is_final() else journal.enter(draft)
+    if run.step_key:
+        note(context, state)
     if state.type is StateType.COMPLETED:
         _log.debug("Finished in state %s", state)
         if context.flow_context is not None:
@@ -399,6 +457,8 @@ def _crash(ops: Ops, context: TaskRunContext, journal: Journal, error: BaseExcep
         message = "Execution was ended by the timeout of an enclosing run."
     else:
         message = f"Execution was {ops.crash_message(error)}."
+    if state is None:
+        journal.begin(journal.make(StateType.PENDING, "Pending"))
     journal.enter(journal.make(StateType.CRASHED, "Crashed", message, error))
     _log.error("Crash detected! %s", message)
 
@@ -422,7 +482,9 @@ def _cancel(context: TaskRunContext, journal: Journal, error: BaseException) -> 
 
 
 def announce(ops: Ops, call: TaskCall) -> None:
-    """Record the run PENDING, before anybody runs it."""
+    """Record the run PENDING, before anybody runs it, unless it is on record already."""
+    if call.step is not None and (call.step.is_deferred or call.step.is_completed):
+        return
     journal = _journal(ops, call.context)
     journal.begin(journal.make(StateType.PENDING, "Pending"))
     journal.announce()
@@ -430,8 +492,14 @@ def announce(ops: Ops, call: TaskCall) -> None:
 
 def cancel_unstarted(ops: Ops, call: TaskCall, message: str) -> State[Any]:
     """End a run CANCELLED whose body was never entered."""
-    journal = _journal(ops, call.context)
-    return journal.enter(journal.make(StateType.CANCELLED, "Cancelled", message))
+    context, run = call.context, call.run
+    journal = _journal(ops, context)
+    if run.state is None:
+        journal.begin(journal.make(StateType.PENDING, "Pending"))
+    state = journal.enter(journal.make(StateType.CANCELLED, "Cancelled", message))
+    if run.step_key:
+        note(context, state)
+    return state
 
 
 def _journal(ops: Ops, context: TaskRunContext) -> Journal:

@@ -94,6 +94,7 @@ class TransactionNode:
         self.owner = owner
         self.logger = logger or _log
         self._on_rolled_back: Callable[[], None] | None = None
+        self._on_committed: Callable[[], None] | None = None
         # Those that wait for the same commit share their locks: waiting for each other, they would for ever.
         is_own = parent is None or self.commit_mode is CommitMode.EAGER
         self.holder: str = new_id() if is_own or parent is None else parent.holder
@@ -211,6 +212,10 @@ class TransactionNode:
                 return
         note()
 
+    def call_when_committed(self, note: Callable[[], None]) -> None:
+        """Have `note` called when this, which waits for a commit, has been committed."""
+        self._on_committed = note
+
     async def end(self, ops: Ops, error: BaseException | None) -> None:
         """End it: commit, wait for the outermost to do so, or roll back; afterwards nothing is locked."""
         if error is not None:
@@ -267,7 +272,8 @@ class TransactionNode:
             self.logger.error("The transaction could not be committed: it is rolled back.", exc_info=True)
             await self.rollback(ops)
             return False
-        self._enter(TransactionState.COMMITTED)
+        if self._enter(TransactionState.COMMITTED) and self._on_committed is not None:
+            self._on_committed()
         self.release()
         return self.is_committed()
 

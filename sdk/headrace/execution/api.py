@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.context import FlowRunContext, TaskRunContext
 from headrace.engine.drive import run_now
 from headrace.engine.outcome import Outcome
+from headrace.engine.steps import note
 from headrace.engine.tasks import (
     TaskCall,
     announce,
@@ -50,6 +51,7 @@ __all__ = [
     "fail_task_run",
     "iterate_flow",
     "iterate_task",
+    "note_task_run",
     "prepare_task_run",
     "run_task_async",
     "run_task_sync",
@@ -131,6 +133,13 @@ def crash_task_run(call: TaskCall, message: str) -> State[Any]:
     return crash_elsewhere(BLOCKING, call, message)
 
 
+def note_task_run(call: TaskCall) -> None:
+    """A run has ended in another process: the next pass through its caller's body may ask for its result."""
+    state = call.run.state
+    if call.run.step_key and state is not None and state.is_final():
+        note(call.context, state)
+
+
 def call_task(task: Task[..., Any], parameters: Mapping[str, Any], return_state: bool, wait_for: Any) -> Any:
     """Call a task that is a plain function, here and now; the value, or the state if that was asked for."""
     call = new_task_call(task, parameters, wait_for)
@@ -176,7 +185,7 @@ def _refuse_state(return_state: bool, kind: str) -> None:
 def _iterate_task(
     task: Task[..., Any], parameters: Mapping[str, Any], wait_for: Any
 ) -> Generator[Any, Any, Any]:
-    call = new_task_call(task, parameters, wait_for)
+    call = new_task_call(task, parameters, wait_for, is_step=False)
     with owning_if_root(call.run, call.context):
         return (yield from iterate(task_engine(EMITTING, call), _remember(call.context, call.run.id)))
 
@@ -184,7 +193,7 @@ def _iterate_task(
 async def _iterate_task_async(
     task: Task[..., Any], parameters: Mapping[str, Any], wait_for: Any
 ) -> AsyncGenerator[Any, Any]:
-    call = new_task_call(task, parameters, wait_for)
+    call = new_task_call(task, parameters, wait_for, is_step=False)
     with owning_if_root(call.run, call.context):
         async with aclosing(
             aiterate(task_engine(EMITTING_LOOP, call), _remember(call.context, call.run.id))
@@ -244,7 +253,7 @@ def iterate_flow(
 def _iterate_flow(
     flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for: Any
 ) -> Generator[Any, Any, Any]:
-    call = new_flow_call(flow, parameters, wait_for)
+    call = new_flow_call(flow, parameters, wait_for, is_step=False)
     run = call.context.flow_run
     with owning_if_root(run, call.context):
         return (yield from iterate(flow_engine(EMITTING, call), _remember(call.context, run.id)))
@@ -253,7 +262,7 @@ def _iterate_flow(
 async def _iterate_flow_async(
     flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for: Any
 ) -> AsyncGenerator[Any, Any]:
-    call = new_flow_call(flow, parameters, wait_for)
+    call = new_flow_call(flow, parameters, wait_for, is_step=False)
     run = call.context.flow_run
     with owning_if_root(run, call.context):
         async with aclosing(

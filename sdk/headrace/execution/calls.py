@@ -11,6 +11,7 @@ from headrace.core.ids import new_id
 from headrace.core.names import slug
 from headrace.core.passing import passing_time
 from headrace.engine.flows import FlowCall
+from headrace.engine.steps import StepBook, enlist
 from headrace.engine.tasks import TaskCall
 from headrace.logging.configuration import ensure_configured
 from headrace.logging.prints import watch_prints
@@ -29,8 +30,16 @@ _PARENTS: Final = "__parents__"
 """The name under which `inputs` holds the task run in whose body a task run was called."""
 
 
-def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for: Any = None) -> TaskCall:
+def new_task_call(
+    task: Task[..., Any], parameters: Mapping[str, Any], wait_for: Any = None, *, is_step: bool = True
+) -> TaskCall:
     """A task run in the current context, not recorded yet.
+
+    Args:
+        task: the task.
+        parameters: the arguments by parameter name.
+        wait_for: futures and states that must complete first, in any collection.
+        is_step: whether its result may stand for it when the body that calls it is run again.
 
     Raises:
         ValueError: the call would wait for itself.
@@ -64,7 +73,10 @@ def new_task_call(task: Task[..., Any], parameters: Mapping[str, Any], wait_for:
         persist_result=_task_persists(task.persist_result, parent),
     )
     run.persist_result = context.persist_result
-    return TaskCall(context, inputs, wait_for)
+    call = TaskCall(context, inputs, wait_for)
+    if is_step and context.steps is not None:
+        enlist(call, context.steps, task.task_key)
+    return call
 
 
 def _lone_task_run(task: Task[..., Any]) -> TaskRun:
@@ -94,8 +106,16 @@ def _called_task_run(task: Task[..., Any], parent: FlowRunContext | TaskRunConte
     )
 
 
-def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for: Any = None) -> FlowCall:
+def new_flow_call(
+    flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for: Any = None, *, is_step: bool = True
+) -> FlowCall:
     """A flow run in the current context, not recorded yet.
+
+    Args:
+        flow: the flow.
+        parameters: the arguments by parameter name.
+        wait_for: futures and states that must complete first, in any collection.
+        is_step: whether its result may stand for it when the body that calls it is run again.
 
     Raises:
         ValueError: the call would wait for itself.
@@ -120,7 +140,10 @@ def new_flow_call(flow: Flow[..., Any], parameters: Mapping[str, Any], wait_for:
         own_run_ids=() if parent is None else parent.run_ids,
     )
     run.inputs = inputs.edges
-    return FlowCall(_flow_context(flow, run, parameters, parent), inputs, wait_for)
+    call = FlowCall(_flow_context(flow, run, parameters, parent), inputs, wait_for)
+    if is_step and parent is not None and parent.steps is not None:
+        enlist(call, parent.steps, flow.name)
+    return call
 
 
 def recorded_flow_call(flow: Flow[..., Any], run: FlowRun, parameters: Mapping[str, Any]) -> FlowCall:
@@ -134,7 +157,10 @@ def recorded_flow_call(flow: Flow[..., Any], run: FlowRun, parameters: Mapping[s
     ensure_configured()
     run.parameters = parameters
     run.policy = flow.policy
-    return FlowCall(_flow_context(flow, run, parameters, None), collect_inputs(parameters))
+    context = _flow_context(flow, run, parameters, None)
+    if context.steps is not None and (run.owner.attempt > 1 or run.run_count):
+        context.steps.expect_past()
+    return FlowCall(context, collect_inputs(parameters))
 
 
 def _flow_context(
@@ -152,7 +178,24 @@ def _flow_context(
         persist_result=_persists(flow.persist_result, parent),
     )
     run.persist_result = context.persist_result
+    context.steps = _steps(flow, run, context.steps)
     return context
+
+
+def _steps(flow: Flow[..., Any], run: FlowRun, around: StepBook | None) -> StepBook | None:
+    """The book of the steps of a flow run; None where it is not durable."""
+    durable = flow.durable
+    if durable is None:
+        durable = around is not None if run.parent_run_id else get_current_settings().flows_default_durable
+    if not durable:
+        return None
+    # Loaded by the first durable flow.
+    from headrace.execution.steps import ServerSteps
+
+    book = around or StepBook(ServerSteps(run.owner.run_id))
+    if flow.retries:
+        book.takes_notes = True
+    return book
 
 
 def _make_subflow_run(run: FlowRun, parent: FlowRunContext | TaskRunContext) -> None:

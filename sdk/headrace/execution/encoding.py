@@ -13,7 +13,7 @@ from headrace.core.limits import CACHE_KEY_CHARACTERS, NAME_CHARACTERS, STATE_ME
 from headrace.core.states import FINAL, StateType
 from headrace.exceptions import RecordedError, SerializationError
 from headrace.execution.parameters import recorded_parameters
-from headrace.results import StoredResult, encode_value, payload_metadata
+from headrace.results import InlineResult, StoredResult
 from headrace.runs import FlowRun, RunPolicy, TaskRun
 from headrace.states.value import NO_DATA, State, StateDetails
 from headrace.v1 import run_pb2, state_pb2
@@ -54,6 +54,9 @@ def run_entry(run: FlowRun | TaskRun, state: State[Any] | None) -> RecordEntry:
     if run.parameters:
         message.parameters.encoding = "json"
         message.parameters.inline = recorded_parameters(run.parameters)
+    if run.step_key:
+        message.step_key = run.step_key
+        message.step_committed = run.step_committed
     if run.traceparent:
         message.traceparent = run.traceparent
     message.attempt = run.owner.attempt
@@ -73,6 +76,8 @@ def _put_inputs(message: run_pb2.Run, inputs: Mapping[str, Any]) -> None:
 def _put_policy(message: run_pb2.Run, policy: RunPolicy) -> None:
     if policy.timeout_seconds:
         message.timeout.FromMicroseconds(round(policy.timeout_seconds * 1_000_000))
+    if policy.is_durable:
+        message.retry_policy.on_lost = run_pb2.LOST_ATTEMPT_POLICY_RESCHEDULE
     if policy.deadline_seconds:
         message.retry_policy.deadline.FromMicroseconds(round(policy.deadline_seconds * 1_000_000))
     if policy.retries:
@@ -122,10 +127,13 @@ def _put_details(message: state_pb2.State, state: State[Any]) -> None:
         message.paused.reschedule = details.pause_reschedule
         message.paused.pause_key = details.pause_key or ""
         _put_time(message.paused.timeout_time, details.pause_timeout)
-    elif state.type is StateType.COMPLETED and details.cache_key:
-        message.completed.cache_key = details.cache_key[:CACHE_KEY_CHARACTERS]
-        message.completed.from_cache = state.name == "Cached"
-        _put_time(message.completed.cache_expire_time, details.cache_expiration)
+    elif state.type is StateType.COMPLETED:
+        if details.cache_key:
+            message.completed.cache_key = details.cache_key[:CACHE_KEY_CHARACTERS]
+            message.completed.from_cache = state.name == "Cached"
+            _put_time(message.completed.cache_expire_time, details.cache_expiration)
+        if details.returned_state:
+            message.completed.returned_state = True
     elif state.type is StateType.FAILED:
         if details.retriable is not None:
             message.failed.retriable = details.retriable
@@ -147,16 +155,12 @@ def _put_data(message: state_pb2.State, run: FlowRun | TaskRun, state: State[Any
         state.kept.put_in(message.data)
         return
     try:
-        encoding, blob = encode_value(state.data)
+        result = InlineResult.of(state.data)
     except SerializationError as error:
         if run.persist_result:
             _log.warning("The result of run %r is not recorded: %s", run.name, error)
         return
-    data = message.data
-    data.encoding = encoding
-    data.inline = blob
-    if encoding != "json":
-        data.metadata.update(payload_metadata(encoding))
+    result.put_in(message.data)
 
 
 def _put_error(message: state_pb2.ErrorDescription, error: BaseException, left: int = _CAUSES) -> None:
@@ -216,6 +220,7 @@ def _take_details(message: state_pb2.State, details: StateDetails) -> None:
             details.pause_timeout = from_micros(message.paused.timeout_time.ToMicroseconds())
     elif kind == "completed":
         details.cache_key = message.completed.cache_key or None
+        details.returned_state = message.completed.returned_state
         if message.completed.HasField("cache_expire_time"):
             details.cache_expiration = from_micros(message.completed.cache_expire_time.ToMicroseconds())
     elif kind == "failed" and message.failed.HasField("retriable"):

@@ -18,7 +18,7 @@ __all__ = ["flow_engine", "task_engine"]
 
 def task_engine(ops: Ops, call: TaskCall) -> Coroutine[Any, Any, Outcome]:
     """The engine of a task call, in a span of its own where spans are recorded."""
-    span = start_run_span(call.run, "task", call.run.task_name)
+    span = None if _may_be_recalled(call) else start_run_span(call.run, "task", call.run.task_name)
     engine = run_task(ops, call)
     return engine if span is None else _traced(engine, span, call.run)
 
@@ -26,9 +26,14 @@ def task_engine(ops: Ops, call: TaskCall) -> Coroutine[Any, Any, Outcome]:
 def flow_engine(ops: Ops, call: FlowCall) -> Coroutine[Any, Any, Outcome]:
     """The engine of a flow call, in a span of its own where spans are recorded."""
     run = call.context.flow_run
-    span = start_run_span(run, "flow", run.flow_name)
+    span = None if _may_be_recalled(call) else start_run_span(run, "flow", run.flow_name)
     engine = run_flow(ops, call)
     return engine if span is None else _traced(engine, span, run)
+
+
+def _may_be_recalled(call: TaskCall | FlowCall) -> bool:
+    """Whether nothing may happen in the run, which then has had its span."""
+    return call.step is not None and (call.step.is_deferred or call.step.is_completed)
 
 
 async def _traced(engine: Coroutine[Any, Any, Outcome], span: RunSpan, run: FlowRun | TaskRun) -> Outcome:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.results.payloads import (
     EncodedValue,
+    InlineResult,
     KeptResult,
     StoredResult,
     encode_value,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EncodedValue",
+    "InlineResult",
     "KeptResult",
     "ResultRecord",
     "ResultRecordMetadata",

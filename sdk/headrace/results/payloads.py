@@ -21,7 +21,15 @@ from headrace.serializers import JSONSerializer, PickleSerializer, TooLarge, is_
 if TYPE_CHECKING:
     from headrace.v1.payload_pb2 import Payload
 
-__all__ = ["EncodedValue", "KeptResult", "StoredResult", "encode_value", "load_payload", "payload_metadata"]
+__all__ = [
+    "EncodedValue",
+    "InlineResult",
+    "KeptResult",
+    "StoredResult",
+    "encode_value",
+    "load_payload",
+    "payload_metadata",
+]
 
 _PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _JSON: Final = JSONSerializer()
@@ -54,6 +62,31 @@ def encode_value(value: Any) -> EncodedValue:
 def payload_metadata(encoding: str) -> dict[str, str]:
     """What a reader must know besides the encoding's name."""
     return {"python": _PYTHON} if "pickle" in encoding else {}
+
+
+@dataclass(frozen=True, slots=True)
+class InlineResult:
+    """A result that travels in the record, encoded once.
+
+    Attributes:
+        encoding: name of the encoding.
+        blob: the value's bytes.
+    """
+
+    encoding: str
+    blob: bytes
+
+    @classmethod
+    def of(cls, value: Any) -> InlineResult:
+        """`value`, encoded; see `encode_value`."""
+        return cls(*encode_value(value))
+
+    def put_in(self, payload: Payload) -> None:
+        """Say it in a state."""
+        payload.encoding = self.encoding
+        payload.inline = self.blob
+        if self.encoding != "json":
+            payload.metadata.update(payload_metadata(self.encoding))
 
 
 @dataclass(frozen=True, slots=True)

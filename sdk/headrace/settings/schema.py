@@ -135,6 +135,11 @@ class Settings:
     flows_default_retry_delay_seconds: float = option(
         0.0, config.number(0), "Seconds before each retry of a flow that does not say."
     )
+    flows_default_durable: bool = option(
+        False,
+        config.boolean,
+        "Whether flows that do not say are durable: completed steps are not run again with the body.",
+    )
     results_persist_by_default: bool = option(
         False, config.boolean, "Whether results of runs that do not say are kept in storage."
     )

@@ -21,7 +21,7 @@ from headrace.exceptions import (
     PausedRun,
     UnfinishedRun,
 )
-from headrace.results import KeptResult, StoredResult
+from headrace.results import InlineResult, KeptResult, StoredResult
 from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class StateDetails:
         task_parameters_id: where the parameters of a deferred task run are kept.
         traceparent: W3C trace context of the run.
         transition_id: identity of the transition into the state.
+        returned_state: whether the body of the task returned a state, which is what its caller got.
     """
 
     flow_run_id: str | None = None
@@ -91,6 +92,7 @@ class StateDetails:
     task_parameters_id: str | None = None
     traceparent: str | None = None
     transition_id: str | None = None
+    returned_state: bool = False
 
 
 class State(Generic[R]):
@@ -102,7 +104,7 @@ class State(Generic[R]):
         name: its label; the type's own name unless told otherwise.
         message: a sentence for people, or None.
         state_details: what else there is to say.
-        kept: where storage has the data, once it has been written there.
+        kept: the data as the record tells of it, once it has been encoded or written to storage.
     """
 
     __slots__ = ("_data", "_micros", "id", "kept", "message", "name", "state_details", "type")
@@ -136,7 +138,7 @@ class State(Generic[R]):
         self.name: str = name or default_name(self.type)
         self.message: str | None = message
         self._data: Any = data
-        self.kept: KeptResult | None = None
+        self.kept: InlineResult | KeptResult | None = None
         self._micros: int = time.time_ns() // 1000 if timestamp is None else to_micros(timestamp)
         self.id: str = id or new_id()
         self.state_details: StateDetails = _consistent(

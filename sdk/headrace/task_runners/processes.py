@@ -187,6 +187,7 @@ def _take_over(call: TaskCall, ended: Ended) -> None:
             run.state = ended.state.with_data(data)
             if run.state.is_completed() and call.context.flow_context is not None:
                 call.context.flow_context.origins.remember(data, run.id)
+    api.note_task_run(call)
     if ended.error is not None:
         raise unpacked(ended.error)
 

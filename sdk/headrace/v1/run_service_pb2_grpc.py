@@ -90,6 +90,11 @@ class RunServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
                 _registered_method=True)
+        self.TakeOverRun = channel.unary_unary(
+                '/headrace.v1.RunService/TakeOverRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.TakeOverRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.TakeOverRunResponse.FromString,
+                _registered_method=True)
         self.SendRunInput = channel.unary_unary(
                 '/headrace.v1.RunService/SendRunInput',
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.SendRunInputRequest.SerializeToString,
@@ -124,6 +129,11 @@ class RunServiceStub(object):
                 '/headrace.v1.RunService/GetRunGraph',
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.GetRunGraphRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_run__service__pb2.GetRunGraphResponse.FromString,
+                _registered_method=True)
+        self.ListRunSteps = channel.unary_unary(
+                '/headrace.v1.RunService/ListRunSteps',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.ListRunStepsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.ListRunStepsResponse.FromString,
                 _registered_method=True)
         self.WatchRuns = channel.unary_stream(
                 '/headrace.v1.RunService/WatchRuns',
@@ -210,6 +220,16 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeOverRun(self, request, context):
+        """Makes whoever asks the next attempt of a flow run, to execute it in a process of its own: the run is
+        PENDING, its attempt and fence have grown by one, and what earlier attempts still write is refused.
+        RUN_ACTIVE while another process may be executing it. TRANSITION_NOT_ALLOWED when it has completed, is
+        paused, or is being cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SendRunInput(self, request, context):
         """Gives a run one message. The same key with another value is ALREADY_EXISTS.
         """
@@ -251,6 +271,14 @@ class RunServiceServicer(object):
 
     def GetRunGraph(self, request, context):
         """The runs below one run, and what each of them waited for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunSteps(self, request, context):
+        """What the process that runs a run again needs to know of the runs that its earlier attempts have called,
+        oldest first: all that have a step key, and those that still waited for their inputs and have none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -321,6 +349,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_run__service__pb2.ResumeRunResponse.SerializeToString,
             ),
+            'TakeOverRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeOverRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.TakeOverRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.TakeOverRunResponse.SerializeToString,
+            ),
             'SendRunInput': grpc.unary_unary_rpc_method_handler(
                     servicer.SendRunInput,
                     request_deserializer=headrace_dot_v1_dot_run__service__pb2.SendRunInputRequest.FromString,
@@ -355,6 +388,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetRunGraph,
                     request_deserializer=headrace_dot_v1_dot_run__service__pb2.GetRunGraphRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_run__service__pb2.GetRunGraphResponse.SerializeToString,
+            ),
+            'ListRunSteps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunSteps,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.ListRunStepsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.ListRunStepsResponse.SerializeToString,
             ),
             'WatchRuns': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRuns,
@@ -671,6 +709,33 @@ class RunService(object):
             _registered_method=True)
 
     @staticmethod
+    def TakeOverRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/TakeOverRun',
+            headrace_dot_v1_dot_run__service__pb2.TakeOverRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.TakeOverRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SendRunInput(request,
             target,
             options=(),
@@ -849,6 +914,33 @@ class RunService(object):
             '/headrace.v1.RunService/GetRunGraph',
             headrace_dot_v1_dot_run__service__pb2.GetRunGraphRequest.SerializeToString,
             headrace_dot_v1_dot_run__service__pb2.GetRunGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/ListRunSteps',
+            headrace_dot_v1_dot_run__service__pb2.ListRunStepsRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.ListRunStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,12 @@ class RunServiceStub:
     """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
     does not fit the schema: the run stays paused.
     """
+    TakeOverRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.TakeOverRunRequest, _run_service_pb2.TakeOverRunResponse]
+    """Makes whoever asks the next attempt of a flow run, to execute it in a process of its own: the run is
+    PENDING, its attempt and fence have grown by one, and what earlier attempts still write is refused.
+    RUN_ACTIVE while another process may be executing it. TRANSITION_NOT_ALLOWED when it has completed, is
+    paused, or is being cancelled.
+    """
     SendRunInput: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SendRunInputRequest, _run_service_pb2.SendRunInputResponse]
     """Gives a run one message. The same key with another value is ALREADY_EXISTS."""
     ListRunInputs: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunInputsRequest, _run_service_pb2.ListRunInputsResponse]
@@ -65,6 +71,10 @@ class RunServiceStub:
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListAttemptsRequest, _run_service_pb2.ListAttemptsResponse]
     GetRunGraph: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunGraphRequest, _run_service_pb2.GetRunGraphResponse]
     """The runs below one run, and what each of them waited for."""
+    ListRunSteps: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunStepsRequest, _run_service_pb2.ListRunStepsResponse]
+    """What the process that runs a run again needs to know of the runs that its earlier attempts have called,
+    oldest first: all that have a step key, and those that still waited for their inputs and have none.
+    """
     WatchRuns: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunsRequest, _run_service_pb2.WatchRunsResponse]
     """The current set, a bookmark, then every change; resumable."""
 
@@ -94,6 +104,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """Lets a paused run go on, with the input it asked for. INVALID_ARGUMENT with field paths when the input
     does not fit the schema: the run stays paused.
     """
+    TakeOverRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.TakeOverRunRequest, _run_service_pb2.TakeOverRunResponse]  # type: ignore[assignment]
+    """Makes whoever asks the next attempt of a flow run, to execute it in a process of its own: the run is
+    PENDING, its attempt and fence have grown by one, and what earlier attempts still write is refused.
+    RUN_ACTIVE while another process may be executing it. TRANSITION_NOT_ALLOWED when it has completed, is
+    paused, or is being cancelled.
+    """
     SendRunInput: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SendRunInputRequest, _run_service_pb2.SendRunInputResponse]  # type: ignore[assignment]
     """Gives a run one message. The same key with another value is ALREADY_EXISTS."""
     ListRunInputs: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunInputsRequest, _run_service_pb2.ListRunInputsResponse]  # type: ignore[assignment]
@@ -105,6 +121,10 @@ class RunServiceAsyncStub(RunServiceStub):
     ListAttempts: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListAttemptsRequest, _run_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     GetRunGraph: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunGraphRequest, _run_service_pb2.GetRunGraphResponse]  # type: ignore[assignment]
     """The runs below one run, and what each of them waited for."""
+    ListRunSteps: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunStepsRequest, _run_service_pb2.ListRunStepsResponse]  # type: ignore[assignment]
+    """What the process that runs a run again needs to know of the runs that its earlier attempts have called,
+    oldest first: all that have a step key, and those that still waited for their inputs and have none.
+    """
     WatchRuns: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunsRequest, _run_service_pb2.WatchRunsResponse]  # type: ignore[assignment]
     """The current set, a bookmark, then every change; resumable."""
 
@@ -199,6 +219,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def TakeOverRun(
+        self,
+        request: _run_service_pb2.TakeOverRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.TakeOverRunResponse, _abc.Awaitable[_run_service_pb2.TakeOverRunResponse]]:
+        """Makes whoever asks the next attempt of a flow run, to execute it in a process of its own: the run is
+        PENDING, its attempt and fence have grown by one, and what earlier attempts still write is refused.
+        RUN_ACTIVE while another process may be executing it. TRANSITION_NOT_ALLOWED when it has completed, is
+        paused, or is being cancelled.
+        """
+
+    @_abc_1.abstractmethod
     def SendRunInput(
         self,
         request: _run_service_pb2.SendRunInputRequest,
@@ -250,6 +282,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunGraphResponse, _abc.Awaitable[_run_service_pb2.GetRunGraphResponse]]:
         """The runs below one run, and what each of them waited for."""
+
+    @_abc_1.abstractmethod
+    def ListRunSteps(
+        self,
+        request: _run_service_pb2.ListRunStepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunStepsResponse, _abc.Awaitable[_run_service_pb2.ListRunStepsResponse]]:
+        """What the process that runs a run again needs to know of the runs that its earlier attempts have called,
+        oldest first: all that have a step key, and those that still waited for their inputs and have none.
+        """
 
     @_abc_1.abstractmethod
     def WatchRuns(

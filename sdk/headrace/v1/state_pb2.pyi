@@ -290,8 +290,11 @@ class CompletedDetails(_message.Message):
     CACHE_KEY_FIELD_NUMBER: _builtins.int
     CACHE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     FROM_CACHE_FIELD_NUMBER: _builtins.int
+    RETURNED_STATE_FIELD_NUMBER: _builtins.int
     cache_key: _builtins.str
     from_cache: _builtins.bool
+    returned_state: _builtins.bool
+    """The body of the task returned a state, which is what its caller got."""
     @_builtins.property
     def cache_expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -300,10 +303,11 @@ class CompletedDetails(_message.Message):
         cache_key: _builtins.str = ...,
         cache_expire_time: _timestamp_pb2.Timestamp | None = ...,
         from_cache: _builtins.bool = ...,
+        returned_state: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time", "cache_key", b"cache_key", "from_cache", b"from_cache"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time", "cache_key", b"cache_key", "from_cache", b"from_cache", "returned_state", b"returned_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from headrace.core.states import StateType
 from headrace_services.domain.states import FINAL_TYPES
 
-__all__ = ["refuse_recorded"]
+__all__ = ["begins_anew_with", "refuse_recorded"]
 
 
 def refuse_recorded(
@@ -29,3 +29,13 @@ def refuse_recorded(
     if current is not None and current in FINAL_TYPES and not is_presumed:
         return f"The run has ended: it is {current.value}."
     return None
+
+
+def begins_anew_with(current: StateType | None, step_key: str, first: StateType | None) -> bool:
+    """Whether a run that is recorded once more, with a first state, is run again although it has ended.
+
+    It is when its caller's body is run again and comes to the step that it is, unless it completed: what has
+    completed stays as it is.
+    """
+    is_over = current in FINAL_TYPES and current is not StateType.COMPLETED
+    return is_over and bool(step_key) and first not in FINAL_TYPES

@@ -115,6 +115,10 @@ class RunService:
         verdict = await self._writer.resume_run(request.run_id, request.state_id, request.input)
         return pb.ResumeRunResponse(verdict=verdict)
 
+    async def TakeOverRun(self, request: pb.TakeOverRunRequest, call: Call) -> pb.TakeOverRunResponse:
+        run = await self._writer.take_over_run(request.run_id, request.state_id, request.force)
+        return pb.TakeOverRunResponse(run=run)
+
     async def SendRunInput(self, request: pb.SendRunInputRequest, call: Call) -> pb.SendRunInputResponse:
         return pb.SendRunInputResponse(input=await self._writer.send_input(request.input))
 
@@ -146,6 +150,12 @@ class RunService:
     async def GetRunGraph(self, request: pb.GetRunGraphRequest, call: Call) -> pb.GetRunGraphResponse:
         nodes, truncated = await self._reader.run_graph(request.run_id, request.max_nodes)
         return pb.GetRunGraphResponse(nodes=nodes, truncated=truncated)
+
+    async def ListRunSteps(self, request: pb.ListRunStepsRequest, call: Call) -> pb.ListRunStepsResponse:
+        steps, token = await self._reader.run_steps(
+            request.run_id, request.page_size, request.page_token, request.max_data_bytes
+        )
+        return pb.ListRunStepsResponse(steps=steps, next_page_token=token)
 
     async def WatchRuns(
         self, request: pb.WatchRunsRequest, call: Call

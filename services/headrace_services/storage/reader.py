@@ -21,6 +21,7 @@ from headrace.v1.run_service_pb2 import (
     RunGraphNode,
     RunInput,
     RunOrder,
+    RunStep,
     StateCount,
 )
 from headrace.v1.span_pb2 import Span
@@ -41,6 +42,7 @@ from headrace_services.storage.pages import PageKey, page_limit
 from headrace_services.storage.run_codec import run_message
 from headrace_services.storage.run_queries import Path, RunOrdering, RunQuery, ordering_of
 from headrace_services.storage.schedule_queries import ScheduleQueries
+from headrace_services.storage.step_queries import run_steps
 from headrace_services.storage.steps import Row
 from headrace_services.storage.values import Changes, RecorderInfo
 from headrace_services.storage.work import run_from_row
@@ -275,6 +277,24 @@ class Reader(DispatchQueries):
         """
         limit = min(max_nodes or _GRAPH_NODES, _MOST_GRAPH_NODES)
         return await graph_nodes(self._backend, self._dialect, run_id.lower(), limit)
+
+    async def run_steps(
+        self, run_id: str, page_size: int = 0, page_token: str = "", max_data_bytes: int = 0
+    ) -> tuple[list[RunStep], str]:
+        """The steps that the run owns, oldest first: those with a step key, and those that never ran.
+
+        Args:
+            run_id: a run that was started on its own.
+            page_size: 0, and more than 1000, mean 1000; a page also ends where it would grow over 1 MiB.
+            page_token: of the page before.
+            max_data_bytes: larger results are left out.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            PageTokenInvalid: the token belongs to another list.
+        """
+        run_id = run_id.lower()
+        return await run_steps(self._backend, self._dialect, run_id, page_size, page_token, max_data_bytes)
 
     # Flows
 

@@ -19,7 +19,7 @@ from headrace.v1.span_pb2 import Span
 from headrace.v1.state_pb2 import STATE_TYPE_CANCELLED, ScheduledDetails, State
 from headrace_services.domain.books import keep_books
 from headrace_services.domain.effects import RetryType
-from headrace_services.domain.record import refuse_recorded
+from headrace_services.domain.record import begins_anew_with, refuse_recorded
 from headrace_services.domain.states import (
     CANCELLED,
     CANCELLING,
@@ -114,13 +114,20 @@ def _record(work: Work, recorder: RecorderRow, op: StateOp) -> ServiceError | No
     return record_state(work, run, op)
 
 
-def record_state(work: Work, run: RunRow, op: StateOp) -> ServiceError | None:
-    """Write a state that its executor has decided on; the reason if nobody may."""
+def record_state(work: Work, run: RunRow, op: StateOp, *, begins_anew: bool = False) -> ServiceError | None:
+    """Write a state that its executor has decided on; the reason if nobody may.
+
+    Args:
+        work: the rows at hand.
+        run: the run.
+        op: the state.
+        begins_anew: a run that has ended is run again.
+    """
     if op.state_id == run.state_id:
         return None
     books, type, state = run.books, op.type, op.state
     assert type is not None
-    refusal = refuse_recorded(books.type, run.is_presumed, type, state.name)
+    refusal = None if begins_anew else refuse_recorded(books.type, run.is_presumed, type, state.name)
     if refusal is not None:
         return TransitionNotAllowed(refusal, facts={"run_id": run.id, "state_name": run.state_name})
     if books.type is CANCELLING and run.kind == RUN_KIND_FLOW and type in FINAL_TYPES:
@@ -195,7 +202,12 @@ def _record_run(work: Work, recorder: RecorderRow, op: RunOp) -> Steps[ServiceEr
     if not op.run.HasField("state"):
         return None
     state = first_state(op.run.state)
-    return state if isinstance(state, ServiceError) else record_state(work, run, state)
+    if isinstance(state, ServiceError):
+        return state
+    begins_anew = begins_anew_with(run.books.type, op.run.step_key, state.type)
+    if begins_anew:
+        run.attempt, run.fence = op.run.attempt or run.attempt, op.run.fence or run.fence
+    return record_state(work, run, state, begins_anew=begins_anew)
 
 
 # Logs and spans

@@ -37,6 +37,7 @@ from headrace_services.storage.pausing import DeleteRunInput, ExpirePause, Resum
 from headrace_services.storage.recorder_commands import OpenRecorder, Record, Renew
 from headrace_services.storage.run_commands import CreateRun, ProposeState, UpdateRun
 from headrace_services.storage.steps import Conflict, Steps
+from headrace_services.storage.taking_over import TakeOverRun
 from headrace_services.storage.values import RecorderStatus, RecordOutcome
 from headrace_services.storage.work import Work
 
@@ -216,6 +217,21 @@ class Writer(DispatchWriter):
             TransitionNotAllowed: it is a task run below another run.
         """
         return await self._ask(CancelRun(run_id, state))
+
+    async def take_over_run(self, run_id: str, state_id: str, force: bool) -> Run:
+        """Begin the next attempt of a flow run, for whoever asks; the run, view FULL.
+
+        Args:
+            run_id: a flow run that was started on its own.
+            state_id: of the PENDING state to write; the same id again changes nothing.
+            force: also from a process that may be executing it.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+            RunActive: a process may be executing it.
+            TransitionNotAllowed: it has completed, is paused, or is being cancelled; or it is no such run.
+        """
+        return await self._ask(TakeOverRun(run_id, state_id, force))
 
     async def settle_cancellation(self, run_id: str, state_id: str) -> bool:
         """End the run that is still CANCELLING in the given state, and what is below it or a CANCELLED one.
