@@ -52,6 +52,8 @@ class Runtime:
         self._patience: asyncio.TimerHandle | None = None
         self._impatient_with: str | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._is_called = False
+        self._is_urgent = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -88,6 +90,18 @@ class Runtime:
             except RuntimeError:
                 pass
 
+    def _wake(self, urgent: bool) -> None:
+        """Have `_woken` called: once, however often this is before its turn comes. From any thread.
+
+        What is urgent is noted before it is looked whether a call is on its way, and taken up after the call
+        has come: so none is missed.
+        """
+        if urgent:
+            self._is_urgent = True
+        if not self._is_called:
+            self._is_called = True
+            self._call(self._woken)
+
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
@@ -99,7 +113,7 @@ class Runtime:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._recorder.attach(lambda urgent: self._call(self._woken, urgent))
+        self._recorder.attach(self._wake)
         keeper = asyncio.ensure_future(self._housekeep())
         try:
             while not self._stopping:
@@ -183,7 +197,11 @@ class Runtime:
         except TimeoutError:
             pass
 
-    def _woken(self, urgent: bool) -> None:
+    def _woken(self) -> None:
+        self._is_called = False
+        urgent = self._is_urgent
+        if urgent:  # else leave it alone: somebody may be setting it right now, and has a call of its own
+            self._is_urgent = False
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(SYNC_INTERVAL_SECONDS, self._sync_old, 0)
         if self._link is not None:

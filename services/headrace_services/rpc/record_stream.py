@@ -200,15 +200,12 @@ class RecordStream:
             await self._room.wait()
         if not entries:
             return
-        outcome = self._writer.recorded(self.open.recorder_id, batch.first_seq, entries)
-        outcome.add_done_callback(self._batch_done)
+        outcome = self._writer.recorded(
+            self.open.recorder_id, batch.first_seq, entries, on_done=self._wake.set
+        )
+        outcome.add_done_callback(_seen)
         self._batches.append(_Batch(len(entries), refused, outcome))
         self._in_flight += len(entries)
-
-    def _batch_done(self, outcome: asyncio.Future[RecordOutcome]) -> None:
-        if not outcome.cancelled():
-            outcome.exception()  # marks it as seen: a stream that has ended asks no more
-        self._wake.set()
 
     def _acknowledge(self) -> pb.RecordResponse:
         """One acknowledgement for every finished batch at the head of the queue."""
@@ -250,6 +247,12 @@ class RecordStream:
             return
         await self._writer.seal_recorder(self.open.recorder_id)
         self.sealed = True
+
+
+def _seen(outcome: asyncio.Future[RecordOutcome]) -> None:
+    """Marks a failure as seen: a stream that has ended asks no more."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 def ack_of(durable_seq: int, window: int, results: Sequence[tuple[int, EntryOutcome]]) -> pb.RecordAck:

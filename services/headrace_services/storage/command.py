@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from headrace.core.errors import InternalError, ServiceError
@@ -21,6 +21,7 @@ class Command(Generic[T]):
 
     Attributes:
         future: resolved when the command is durable, or has failed.
+        on_done: called right then; the callbacks of the future come a turn of the event loop later.
         weight: how much of a batch it fills; a record counts its entries.
     """
 
@@ -36,6 +37,7 @@ class Command(Generic[T]):
 
     def __init__(self) -> None:
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.on_done: Callable[[], None] | None = None
         self._answer: T | None = None
         self._error: BaseException | None = None
 
@@ -66,11 +68,18 @@ class Command(Generic[T]):
             self.future.set_exception(self._error)
         else:
             self.future.set_result(self._answer)  # type: ignore[arg-type]  # apply has set it
+        self.done()
 
     def fail(self, error: BaseException) -> None:
         """Nothing of the command was written."""
         if not self.future.done():
             self.future.set_exception(error)
+            self.done()
+
+    def done(self) -> None:
+        """The future has just been resolved."""
+        if self.on_done is not None:
+            self.on_done()
 
     def parts(self) -> list[Command[Any]]:
         """The command in smaller pieces, to find the one that breaks; empty when there are none."""

@@ -71,6 +71,7 @@ class Record(Command[RecordOutcome]):
         results: list[tuple[int, EntryOutcome]] = [r for outcome in outcomes for r in outcome.results]
         if not self.future.done():
             self.future.set_result(RecordOutcome(outcomes[-1].durable_seq, results))
+            self.done()
 
     def poisoned(self, error: InternalError) -> Command[Any] | None:
         if len(self._ops) != 1 or self._ops[0] is error or isinstance(self._ops[0], ServiceError):

@@ -108,14 +108,24 @@ class Writer(DispatchWriter):
         return await self.recorded(recorder_id, first_seq, entries)
 
     def recorded(
-        self, recorder_id: str, first_seq: int, entries: Sequence[RecordEntry]
+        self,
+        recorder_id: str,
+        first_seq: int,
+        entries: Sequence[RecordEntry],
+        on_done: Callable[[], None] | None = None,
     ) -> asyncio.Future[RecordOutcome]:
         """What `record` will return: the entries are in the queue at once, without a task to put them there.
+
+        Args:
+            recorder_id, first_seq, entries: as for `record`.
+            on_done: called as soon as the future is resolved, unless somebody has cancelled it.
 
         Raises:
             DatabaseUnavailable: the database is being closed.
         """
-        return self._put(Record.of(recorder_id, first_seq, entries))
+        command = Record.of(recorder_id, first_seq, entries)
+        command.on_done = on_done
+        return self._put(command)
 
     async def renew_recorders(
         self, renewals: Mapping[str, int], executing: Sequence[AttemptRef] = ()
