@@ -162,6 +162,8 @@ def is_held(work: Work, run: RunRow, facts: Facts | None) -> bool:
 
 def _is_with_worker(run: RunRow) -> bool:
     """Whether a run that a worker was given is still its worker's, as its state alone says."""
+    if run.kind == RUN_KIND_FLOW and run.work_pool is None and run.deployment_id is None:
+        return False  # it was taken over by hand
     type = run.books.type
     if type is SCHEDULED:
         return run.retry_type is RetryType.IN_PROCESS
