@@ -460,6 +460,23 @@ def test_a_process_that_took_the_session_over_ends_this_one() -> None:
     assert bench.killed == [attempt]
 
 
+def test_a_session_that_was_ended_for_its_silence_is_followed_by_a_new_one() -> None:
+    bench = connected()
+    [attempt] = running(bench)
+    bench.now += 5 * TTL_SECONDS  # frozen: nothing was done meanwhile
+    bench.seen()
+    bench.send_away("SESSION_SUPERSEDED")
+    bench.advance(1)
+    hello = bench.of(Open)[-1].hello.hello
+    assert hello.session_id == ""
+    assert held_ids(hello.held) == {attempt.run_id}  # type: ignore[attr-defined]
+    assert not bench.of(Finish)
+    ref: AttemptRef = attempt.to_message()  # type: ignore[attr-defined]
+    bench.session_id = new_id()
+    bench.connect(verdicts=[AttemptVerdict(attempt=ref, lost=True)])
+    assert bench.killed == [attempt]
+
+
 # Leases.
 
 

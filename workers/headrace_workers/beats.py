@@ -54,6 +54,10 @@ class Beats:
         self._sent = {later: at for later, at in self._sent.items() if later > seq}
         return True
 
+    def has_lapsed(self, now: float) -> bool:
+        """Whether the server may have ended the session because nothing was heard."""
+        return self._lease_from is not None and now >= self._lease_from + self._ttl_seconds
+
     def lease_end(self) -> float | None:
         """When work that must not overlap has to be at its end; None: no server has granted a lease."""
         if self._lease_from is None:

@@ -53,6 +53,11 @@ class Links:
         self._interval = 0.0
 
     @property
+    def heard_at(self) -> float | None:
+        """When a server has answered last; None: never."""
+        return self._last_answer if self.has_been_welcome else None
+
+    @property
     def has_failed(self) -> bool:
         """Whether the last try to connect has failed."""
         return self._failures > 0

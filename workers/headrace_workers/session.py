@@ -15,6 +15,7 @@ The rules:
   them until the report of it is durable. Slots are free from the moment the infrastructure is gone.
 - An attempt that has ended under the fence it was handed out with is not lost: a server says `lost` only of
   attempts whose run has another owner, or was taken away.
+- A session that the server has ended because nothing was heard of it is followed by a new one.
 - Credit is what the worker could take in all since the server's welcome. It counts free slots, and no more
   starts at once than the machine bears.
 - Cancellations may come any number of times; each is acted upon once and acknowledged each time.
@@ -112,6 +113,11 @@ class WorkerSession:
     def is_connected(self) -> bool:
         """Whether a server has welcomed the present stream."""
         return self._links.current is not None
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the server has answered last; None: never."""
+        return self._links.heard_at
 
     @property
     def running(self) -> int:
@@ -300,10 +306,16 @@ class WorkerSession:
             self._say_drain(now)
 
     def _sent_away(self, stream: int, notice: GoAway, now: float) -> None:
-        # The older of two streams of ours is told so too, once the newer one is known.
         if notice.reason == "SESSION_SUPERSEDED":
-            if stream == self._links.newest:
+            # The older of two streams of ours is told so too, once the newer one is known.
+            if stream != self._links.newest:
+                return
+            if not self._beats.has_lapsed(now):
                 self._finish(SessionSuperseded())
+                return
+            # Silent for too long, e.g. frozen: what became of the runs, a new session is told.
+            self._session_id = ""
+            self._links.replace_in(0.0, now)
         elif stream == self._links.current:
             self._links.replace_in(_seconds(notice.reconnect_after), now)
 

@@ -101,6 +101,7 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         pause="Have a flow run begin no further task until it is resumed.",
         resume="Let a paused flow run go on, with what it asks for.",
         suspend="Have a flow run of a deployment leave its process until it is resumed.",
+        execute="Execute a flow run that the server has on record, in this process.",
         delete="Delete flow runs with everything below them.",
     ),
     _noun(

@@ -11,6 +11,7 @@ from headrace.cli.as_json import to_json
 from headrace.cli.cancelling import cancel
 from headrace.cli.candidates import flow_names
 from headrace.cli.deleting import Doomed, delete_each
+from headrace.cli.executing import execute
 from headrace.cli.family import Family
 from headrace.cli.following import watch
 from headrace.cli.graph import graph
@@ -40,6 +41,7 @@ from headrace.v1.span_service_pb2 import SpanFilter
 __all__ = [
     "cancel",
     "delete",
+    "execute",
     "graph",
     "inspect",
     "logs",

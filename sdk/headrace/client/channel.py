@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Final
 
@@ -10,7 +11,7 @@ import grpc.aio
 
 from headrace.core.limits import TRANSPORT_MESSAGE_BYTES
 
-__all__ = ["CHANNEL_OPTIONS", "open_channel", "request_metadata"]
+__all__ = ["CHANNEL_OPTIONS", "client_version", "open_channel", "request_metadata"]
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", TRANSPORT_MESSAGE_BYTES),
@@ -34,13 +35,19 @@ def open_channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
+@lru_cache(maxsize=1)
+def client_version() -> str:
+    """Version of this package; looked up once, because that takes milliseconds."""
+    return version("headrace")
+
+
 def request_metadata(auth_string: str | None) -> tuple[tuple[str, str], ...]:
     """What every call carries: this client's version and, if there are any, credentials.
 
     Args:
         auth_string: `user:password`, or None.
     """
-    pairs = [("headrace-client", version("headrace"))]
+    pairs = [("headrace-client", client_version())]
     if auth_string:
         token = base64.b64encode(auth_string.encode()).decode()
         pairs.append(("authorization", f"Basic {token}"))

@@ -59,6 +59,7 @@ _PROCESS: Final[JsonObject] = {
     "working_dir": _maybe(
         "Working directory", "Directory in which the run starts. Without it: a temporary one."
     ),
+    "memory_limit": _maybe("Memory limit", "The most memory the run may allocate, e.g. `512m` or `2g`."),
 }
 
 _DOCKER: Final[JsonObject] = {

@@ -41,6 +41,8 @@ def run_flow_attempt(
     attempt: int,
     fence: int,
     parameters: Mapping[str, Any] | None = None,
+    *,
+    recorded: Run | None = None,
 ) -> State[Any]:
     """Execute a flow run that the server has on record, as the attempt that was given to this process.
 
@@ -58,6 +60,7 @@ def run_flow_attempt(
         attempt: which ownership of the run this is, from 1.
         fence: what guards it; both as `Run.attempt` and `Run.fence` say when the run is handed out.
         parameters: the arguments by name; None: those on record. Missing ones take their defaults.
+        recorded: the run as the server had it when it handed the attempt out; None: the server is asked.
 
     Returns:
         The final state of the run, whatever it is. Nothing is raised for a run that failed.
@@ -73,7 +76,9 @@ def run_flow_attempt(
         BaseException: execution was ended from outside (`SystemExit`, `KeyboardInterrupt`, SIGTERM); the run
             is CRASHED.
     """
-    recorded = run_in_background(_recorded_run(run_id))
+    if recorded is None:
+        recorded = run_in_background(_recorded_run(run_id))
+    run_in_background(recorded_everything())
     given = _recorded_parameters(recorded) if parameters is None else parameters
     call = recorded_flow_call(flow, _flow_run(recorded, attempt, fence), _bound(flow, given))
     run = call.context.flow_run
@@ -93,11 +98,8 @@ async def _run_async(call: FlowCall) -> Outcome:
 
 
 async def _recorded_run(run_id: str) -> Run:
-    """The run, once the server has a record stream of this process."""
     async with get_client() as client:
-        run = await client.get_run(run_id)
-    await recorded_everything()
-    return run
+        return await client.get_run(run_id)
 
 
 async def _idle_time(run: FlowRun) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -16,7 +17,7 @@ from headrace.settings import get_current_settings
 if TYPE_CHECKING:
     from headrace.runs import FlowRun, TaskRun
 
-__all__ = ["ConsoleHandler", "RecordHandler"]
+__all__ = ["ConsoleHandler", "RecordHandler", "show_lines_on"]
 
 _OWN_LOGGERS: Final = ("headrace.recorder", "headrace.client")
 """Loggers of what carries log lines to the server: their own lines stay here."""
@@ -113,6 +114,18 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+class _Console:
+    stream: TextIO | None = None
+
+
+def show_lines_on(descriptor: int) -> None:
+    """From now on the lines of this process's console handlers go to an open file, not to `sys.stderr`.
+
+    Whoever reads what the process prints would take these lines, which are on record, for more of it.
+    """
+    _Console.stream = os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+
+
 class ConsoleHandler(logging.Handler):
     """Writes lines to what `sys.stderr` is at the time.
 
@@ -122,7 +135,7 @@ class ConsoleHandler(logging.Handler):
     terminator = "\n"
 
     def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stderr
+        stream = _Console.stream or sys.stderr
         if stream is None or stream.closed or _root_prints():
             return
         try:

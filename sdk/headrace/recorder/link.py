@@ -7,14 +7,14 @@ import os
 import platform
 import socket
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any, Final
 
 import grpc.aio
 
 from headrace.client.calls import Caller
-from headrace.client.channel import open_channel, request_metadata
+from headrace.client.channel import client_version, open_channel, request_metadata
 from headrace.client.errors import from_rpc_error, from_status
+from headrace.client.streaming import raise_status, read_message
 from headrace.core.errors import ServerUnavailable, ServiceError
 from headrace.core.limits import PROTOCOL_MAX, PROTOCOL_MIN
 from headrace.recorder.entries import batch_message, chunk, dropped_notice
@@ -177,16 +177,16 @@ class Link:
             executing=recorder.executing(),
             sdk=pb.SdkInfo(
                 name="headrace",
-                version=version("headrace"),
+                version=client_version(),
                 language=f"python {platform.python_version()}",
                 host=socket.gethostname(),
                 pid=os.getpid(),
             ),
         )
         await call.write(pb.RecordRequest(open=opening).SerializeToString())
-        answer = await _read(call)
+        answer = await read_message(call)
         if answer is grpc.aio.EOF:
-            await _raise_status(call)
+            await raise_status(call)
             raise ServerUnavailable("The server ended the stream at once.")
         opened = answer.opened
         self._state.opened(
@@ -251,7 +251,7 @@ class Link:
         return chunk(dropped_notice(0, 0).data)
 
     async def _receive(self, call: Any) -> None:
-        while (answer := await _read(call)) is not grpc.aio.EOF:
+        while (answer := await read_message(call)) is not grpc.aio.EOF:
             kind = answer.WhichOneof("message")
             self._unanswered_since = None
             if kind == "ack":
@@ -266,7 +266,7 @@ class Link:
                 asyncio.get_running_loop().call_later(LEAVE_SECONDS, call.cancel)
                 self._wake.set()
         if self._leaving is None:
-            await _raise_status(call)
+            await raise_status(call)
 
     def _acknowledged(self, ack: pb.RecordAck) -> None:
         for result in ack.results:
@@ -301,26 +301,3 @@ class Link:
 
 def _failed(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is not None
-
-
-async def _read(call: Any) -> Any:
-    """The next message; EOF also when this side has cancelled the call, which gRPC tells by cancelling us."""
-    try:
-        return await call.read()
-    except asyncio.CancelledError:
-        if not call.cancelled():
-            raise
-        return grpc.aio.EOF
-
-
-async def _raise_status(call: Any) -> None:
-    """Raise the call's error, if it ended with one."""
-    if call.cancelled():
-        raise ServerUnavailable("The connection was given up.")
-    if await call.code() is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            await call.code(),
-            initial_metadata=grpc.aio.Metadata(),
-            trailing_metadata=await call.trailing_metadata() or grpc.aio.Metadata(),
-            details=await call.details(),
-        )

@@ -16,7 +16,7 @@ from headrace.recorder.recorder import SpoolRecorder
 from headrace.recorder.runtime import Runtime
 from headrace.settings import Settings, get_current_settings
 
-__all__ = ["close_recorders", "current", "record_through", "release_home"]
+__all__ = ["begin_connected", "close_recorders", "current", "record_through", "release_home"]
 
 
 class _Registry:
@@ -118,6 +118,15 @@ def close_recorders(timeout_seconds: float | None = None) -> None:
     global _registry
     old, _registry = _registry, _Registry(may_connect=_registry.may_connect)
     old.close(timeout_seconds)
+
+
+def begin_connected() -> None:
+    """Send what is recorded from here, in a child of a process that has imported gRPC and never used it.
+
+    Any other forked child leaves that to others, because gRPC does not work on both sides of a fork.
+    """
+    global _registry
+    _registry = _Registry()
 
 
 def _at_exit() -> None:

@@ -1,0 +1,176 @@
+"""`headrace flow-run execute`, and what the run processes of workers do: a run of a deployment, here and now.
+
+The code is fetched and loaded, then the engine takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from headrace.cli.failures import CliError, ExitCode
+from headrace.cli.scripts import ScriptError, load_flow
+from headrace.client import get_client
+from headrace.core.errors import HeadraceException, ServiceError, StaleAttempt
+from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
+from headrace.logging.handlers import show_lines_on
+
+if TYPE_CHECKING:
+    from headrace.flows import Flow
+    from headrace.v1.run_pb2 import Run
+
+__all__ = ["CODE_VARIABLES", "FlowRunNotStarted", "execute", "execute_flow_run", "prepare_code"]
+
+CODE_VARIABLES: Final = {
+    "entrypoint": "HEADRACE__ENTRYPOINT",
+    "path": "HEADRACE__CODE_PATH",
+    "pull_steps": "HEADRACE__PULL_STEPS",
+}
+"""Where the code of a run is, as whoever starts its process says."""
+_RUN_ID: Final = ("HEADRACE__FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
+_CONSOLE: Final = "HEADRACE__CONSOLE"
+
+
+class FlowRunNotStarted(HeadraceException):
+    """The flow of a run was never entered; the message says why.
+
+    Attributes:
+        detail: more of it, such as the user's own traceback.
+    """
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+def execute(
+    flow_run: Annotated[
+        str, Parameter(name="FLOW_RUN", help="Id of the run; else HEADRACE__FLOW_RUN_ID says it.")
+    ] = "",
+    /,
+    *,
+    entrypoint: Annotated[
+        str,
+        Parameter(help="path/file.py:flow or package.module:flow; else the run's deployment says it."),
+    ] = "",
+) -> int:
+    """Execute a flow run that the server has on record, in this process.
+
+    This is what workers start for a run. The exit code is 0 when the run has completed, or is not this
+    process's affair any more; else 1.
+    """
+    run_id = flow_run or next((os.environ[name] for name in _RUN_ID if os.environ.get(name)), "")
+    if not run_id:
+        raise CliError("No flow run is named.", f"Give its id, or set {_RUN_ID[0]}.", code=ExitCode.USAGE)
+    if (descriptor := os.environ.pop(_CONSOLE, "")).isdecimal():
+        show_lines_on(int(descriptor))
+    code = {name: os.environ.get(variable, "") for name, variable in CODE_VARIABLES.items()}
+    attempt, fence = os.environ.get("HEADRACE__ATTEMPT", ""), os.environ.get("HEADRACE__FENCE", "")
+    if not (attempt.isdecimal() and fence.isdecimal()):
+        run = asyncio.run(_recorded(run_id))
+        attempt, fence = str(run.attempt), str(run.fence)
+    if entrypoint:
+        code = {"entrypoint": entrypoint}
+    try:
+        return execute_flow_run(run_id, int(attempt), int(fence), code)
+    except FlowRunNotStarted as error:
+        raise CliError(str(error), detail=error.detail) from error
+
+
+async def _recorded(run_id: str) -> Run:
+    async with get_client() as client:
+        return await client.get_run(run_id)
+
+
+def execute_flow_run(
+    run_id: str,
+    attempt: int,
+    fence: int,
+    code: Mapping[str, str],
+    *,
+    recorded: Run | None = None,
+    loaded: Callable[[], None] = lambda: None,
+) -> int:
+    """Execute one attempt of a flow run in this process.
+
+    Args:
+        run_id: the run.
+        attempt: which ownership of it, from 1.
+        fence: what guards that.
+        code: where the flow is: `entrypoint`, `path` and `pull_steps`, as an assignment has them.
+        recorded: the run as it was handed out; None: the server is asked for it.
+        loaded: called when the flow is there and about to run.
+
+    Returns:
+        The exit code: 0 when the run has completed, or is not this process's affair any more; 1 when it ended
+        in another way, which is on record.
+
+    Raises:
+        FlowRunNotStarted: the flow could not be loaded, or not be called.
+        SystemExit, KeyboardInterrupt: execution was ended from outside; that is on record.
+    """
+    from headrace.execution.attempts import run_flow_attempt
+
+    flow = _load(code)
+    loaded()
+    try:
+        state = run_flow_attempt(flow, run_id, attempt, fence, recorded=recorded)
+    except (Abort, Pause, StaleAttempt) as leaving:
+        print(f"Nothing is left to do here: {leaving}", file=sys.stderr)
+        return 0
+    except (ParameterBindError, SerializationError, ServiceError) as error:
+        raise FlowRunNotStarted(f"The flow cannot be called: {error}") from error
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0 if state.is_completed() else 1
+
+
+def prepare_code(code: Mapping[str, str]) -> tuple[Path, str]:
+    """Have the code of a deployment on this machine.
+
+    Args:
+        code: `entrypoint`, `path` and `pull_steps`, as an assignment has them.
+
+    Returns:
+        The folder that the entrypoint is relative to, and the entrypoint.
+
+    Raises:
+        HeadraceException, OSError: a step failed, or the folder is not there.
+    """
+    folder = Path.cwd()
+    steps = json.loads(code.get("pull_steps") or "[]")
+    if steps:
+        from headrace.deployments.steps.run import run_steps
+
+        outputs: dict[str, Any] = asyncio.run(run_steps(steps, report=lambda name: print(f"Step {name}")))
+        folder = folder / str(outputs.get("directory", "."))
+    path = code.get("path") or ""
+    if path:
+        folder = folder / Path(path).expanduser()
+    return folder, code.get("entrypoint") or ""
+
+
+def _load(code: Mapping[str, str]) -> Flow[..., Any]:
+    try:
+        folder, entrypoint = prepare_code(code)
+        if not entrypoint:
+            raise FlowRunNotStarted("The deployment of the run has no entrypoint: there is nothing to run.")
+        os.chdir(folder)
+        return load_flow(entrypoint)
+    except ScriptError as error:
+        raise FlowRunNotStarted(str(error), error.detail) from error
+    except (HeadraceException, OSError) as error:
+        if isinstance(error, FlowRunNotStarted):
+            raise
+        raise FlowRunNotStarted(f"The code cannot be fetched: {error}") from error

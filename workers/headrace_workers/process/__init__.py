@@ -1,0 +1,1 @@
+"""The worker that runs each run in a process of its own on this machine."""
