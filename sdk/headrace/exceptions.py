@@ -30,6 +30,7 @@ __all__ = [
     "CancelledRun",
     "ConfigurationError",
     "CrashedRun",
+    "EventTooLarge",
     "FailedRun",
     "FlowPauseTimeout",
     "FlowRunTimeoutError",
@@ -191,6 +192,23 @@ class MappingMissingIterable(HeadraceException):
 
 class SerializationError(HeadraceException):
     """A value could not be turned into bytes, or bytes into a value."""
+
+
+class EventTooLarge(HeadraceException):
+    """An event has more bytes than may be recorded.
+
+    Attributes:
+        size: how many it has.
+        maximum: how many it may have.
+    """
+
+    def __init__(self, size: int, maximum: int) -> None:
+        super().__init__(f"Event is too large to emit ({size} > {maximum} bytes)")
+        self.size = size
+        self.maximum = maximum
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (EventTooLarge, (self.size, self.maximum))
 
 
 class FlowRunTimeoutError(TimeoutError):

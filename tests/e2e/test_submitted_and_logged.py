@@ -18,7 +18,7 @@ from headrace.settings import temporary_settings
 from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter
 from headrace.v1.state_pb2 import STATE_TYPE_CANCELLED, STATE_TYPE_COMPLETED
-from tests.support.servers import ServerProcess
+from tests.support.servers import ServerProcess, run_headrace
 
 PROGRAM = """
 import json, sys
@@ -141,6 +141,17 @@ def test_lines_are_kept_with_run_attempt_and_fields(client: Any) -> None:
     ]
     assert {line.level for line in tries} == {30}
     assert {line.root_run_id for line in lines} == {pipeline.id}
+
+
+def test_lines_are_found_by_their_fields(client: Any, server: ServerProcess) -> None:
+    run_id = the_flow(client, "pipeline").id
+    found = run_headrace(
+        *("flow-run", "logs", run_id, "--field", "shard=2", "-o", "jsonl"), environment=server.environment
+    )
+    assert found.returncode == 0, found.stderr
+    assert [json.loads(line)["message"] for line in found.stdout.splitlines()] == ["loading 2"]
+    wrong = run_headrace("flow-run", "logs", run_id, "--field", "shard", environment=server.environment)
+    assert (wrong.returncode, "NAME=VALUE" in wrong.stderr) == (2, True)
 
 
 def test_lines_that_are_hard_to_keep_are_kept(client: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from headrace.core.errors import PageTokenInvalid, ResumeTokenInvalid
 from headrace.v1.log_pb2 import LogEntry, LogFilter
@@ -141,3 +142,39 @@ async def test_spans_by_start_time(database: Database, recording: Recording) -> 
     assert page + rest == found
     assert (await database.reader.list_spans(SpanFilter(run_ids=[task.id])))[0] == [spans[2], spans[1]]
     assert (await database.reader.list_spans(SpanFilter(trace_id="b" * 32)))[0] == [spans[2]]
+
+
+async def test_lines_are_found_by_their_fields(database: Database, recording: Recording) -> None:
+    flow = flow_run()
+    told: list[dict[str, Any]] = [
+        {"user": "bob", "count": 3, "ok": True},
+        {"user": "3", "count": 3.5, "order": {"id": 7, "to": ["a", "b"]}},
+        {"user": None, 'a "b".c\\d': "odd", "ok": False},
+    ]
+    entries = [run_of(flow), log(flow, "none")]
+    for index, fields in enumerate(told):
+        line = log(flow, f"line {index}", at=START + index)
+        line.log.fields.update(fields)
+        entries.append(line)
+    await recording.post(*entries)
+
+    async def found(**wanted: Any) -> list[str]:
+        filter = LogFilter()
+        for name, value in wanted.items():
+            field = filter.fields.add(name=name)
+            ParseDict(value, field.value)
+        return [line.message for line in (await database.reader.list_logs(filter))[0]]
+
+    assert await found(user="bob") == ["line 0"]
+    assert await found(count=3) == ["line 0"]
+    assert await found(count=3.5) == ["line 1"]
+    assert await found(user="3") == ["line 1"]
+    assert await found(user=3) == []
+    assert await found(user=None) == ["line 2"]
+    assert await found(ok=True) == ["line 0"]
+    assert await found(ok=False) == ["line 2"]
+    assert await found(**{"order.id": 7}) == ["line 1"]
+    assert await found(order={"to": ["a", "b"], "id": 7}) == ["line 1"]
+    assert await found(**{'a "b".c\\d': "odd"}) == ["line 2"]
+    assert await found(user="bob", count=3) == ["line 0"]
+    assert await found(user="bob", count=4) == []

@@ -53,6 +53,7 @@ def test_signals_are_no_exceptions(name: str) -> None:
 def instances() -> list[BaseException]:
     state = Paused(message="m")
     special: dict[str, BaseException] = {
+        "EventTooLarge": exceptions.EventTooLarge(3, 2),
         "HashError": exceptions.HashError("inputs.text", "no value"),
         "PausedRun": exceptions.PausedRun("text", state=state),
         "Pause": exceptions.Pause("text", state=state),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+from google.protobuf.json_format import ParseDict
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
@@ -16,6 +17,7 @@ from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.family import Family
 from headrace.cli.options import FlowRunArgument, Format, Output, Since, TaskRunArgument
 from headrace.cli.output import emit_json, say
+from headrace.cli.parameters import read_parameters
 from headrace.cli.run_views import log_line
 from headrace.cli.selecting import find_run, parse_since
 from headrace.cli.tailing import tail_until_final
@@ -51,6 +53,14 @@ Level = Annotated[
     ),
 ]
 Contains = Annotated[str, Parameter(name="--contains", help="Only lines that contain this text.")]
+Field = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--field",
+        help="Only lines with this value in a field that was attached with `extra=`, as NAME=VALUE; a VALUE "
+        "that is JSON is taken as JSON. Repeat for all of several.",
+    ),
+]
 OwnOnly = Annotated[bool, Parameter(name="--own-only", help="Leave out the runs below it.")]
 
 
@@ -64,6 +74,7 @@ class _Wish:
     reverse: bool
     level: str
     contains: str
+    field: tuple[str, ...]
     since: str | None
     own_only: bool
     output: Format
@@ -79,12 +90,13 @@ async def logs_of_flow_run(
     reverse: Reverse = False,
     level: Level = "debug",
     contains: Contains = "",
+    field: Field = (),
     since: Since = None,
     own_only: OwnOnly = False,
     output: Output = "table",
 ) -> None:
     """Show the logs of a flow run and of every run below it."""
-    wish = _Wish(follow, head, tail, reverse, level, contains, since, own_only, output)
+    wish = _Wish(follow, head, tail, reverse, level, contains, field, since, own_only, output)
     await _show(flow_run, RunKind.RUN_KIND_FLOW, wish)
 
 
@@ -98,12 +110,13 @@ async def logs_of_task_run(
     reverse: Reverse = False,
     level: Level = "debug",
     contains: Contains = "",
+    field: Field = (),
     since: Since = None,
     own_only: OwnOnly = False,
     output: Output = "table",
 ) -> None:
     """Show the logs of a task run and of every run below it."""
-    wish = _Wish(follow, head, tail, reverse, level, contains, since, own_only, output)
+    wish = _Wish(follow, head, tail, reverse, level, contains, field, since, own_only, output)
     await _show(task_run, RunKind.RUN_KIND_TASK, wish)
 
 
@@ -137,6 +150,8 @@ def _filter(wish: _Wish) -> LogFilter:
         hint = nearest(wish.level, _LEVELS) or f"There are: {', '.join(_LEVELS)}."
         raise CliError(f"There is no log level '{wish.level}'.", hint, code=ExitCode.USAGE)
     filter = LogFilter(min_level=0 if least == 10 else least, message_contains=wish.contains)
+    for name, value in read_parameters(wish.field, None).items():
+        ParseDict(value, filter.fields.add(name=name).value)
     if wish.since is not None:
         getattr(filter, "from").CopyFrom(parse_since(wish.since, datetime.now(UTC)))
     return filter

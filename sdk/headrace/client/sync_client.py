@@ -8,6 +8,7 @@ from datetime import datetime
 from headrace.client.blocking import BlockingClient
 from headrace.core.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from headrace.v1 import admin_service_pb2 as admin
+from headrace.v1 import event_service_pb2 as events
 from headrace.v1 import flow_service_pb2 as flows
 from headrace.v1 import log_service_pb2 as logs
 from headrace.v1 import record_service_pb2 as record
@@ -16,6 +17,7 @@ from headrace.v1 import schedule_service_pb2 as schedules
 from headrace.v1 import span_service_pb2 as spans
 from headrace.v1 import work_pool_service_pb2 as pools
 from headrace.v1 import worker_service_pb2 as workers
+from headrace.v1.event_pb2 import Event, EventFilter
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter, RunView
@@ -302,6 +304,22 @@ class SyncHeadraceClient(BlockingClient):
     def get_server_info(self, *, timeout: float | None = None) -> admin.GetServerInfoResponse:
         """Version, protocol, limits and database of the server."""
         return self._run(self._client.get_server_info(timeout=timeout))
+
+    def list_events(
+        self, request: events.ListEventsRequest, *, timeout: float | None = None
+    ) -> events.ListEventsResponse:
+        """One page of events, newest first unless the request says otherwise."""
+        return self._run(self._client.list_events(request, timeout=timeout))
+
+    def iter_events(
+        self,
+        filter: EventFilter | None = None,
+        *,
+        oldest_first: bool = False,
+        page_size: int = PAGE_SIZE_DEFAULT,
+    ) -> Iterator[Event]:
+        """Every event that matches, newest first unless told otherwise."""
+        return self._iterate(self._client.iter_events(filter, oldest_first=oldest_first, page_size=page_size))
 
     def create_schedule(
         self, schedule: Schedule, *, request_id: str = "", timeout: float | None = None

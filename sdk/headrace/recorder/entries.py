@@ -34,6 +34,7 @@ _WEIGHTS: Final = {
     "state": Weight.FACT,
     "log": Weight.LOG,
     "span": Weight.SPAN,
+    "event": Weight.FACT,
     "dropped": Weight.FACT,
 }
 # A field over any of the smaller limits makes the whole entry at least this long.
@@ -52,7 +53,9 @@ def encode(entry: RecordEntry) -> Encoded:
     """
     kind = entry.WhichOneof("kind")
     if kind is None:
-        raise FieldsInvalid.of("kind", "an entry holds a run, a state, a log line, a span or a notice")
+        raise FieldsInvalid.of(
+            "kind", "an entry holds a run, a state, a log line, a span, an event or a notice"
+        )
     data = entry.SerializeToString()
     if len(data) > _LOOK_CLOSER_BYTES:
         data = _within_limits(entry, kind, data)

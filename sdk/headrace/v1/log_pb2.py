@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15headrace/v1/log.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x02\n\x08LogEntry\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x00R\x05runId\x12 \n\x0broot_run_id\x18\x02 \x01(\tB\x00R\trootRunId\x12\x30\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x04time\x12\x16\n\x05level\x18\x04 \x01(\x05\x42\x00R\x05level\x12\x18\n\x06logger\x18\x05 \x01(\tB\x00R\x06logger\x12\x1a\n\x07message\x18\x06 \x01(\tB\x00R\x07message\x12\x1b\n\x08trace_id\x18\x07 \x01(\tB\x00R\x07traceId\x12\x19\n\x07span_id\x18\x08 \x01(\tB\x00R\x06spanId\x12\x18\n\x07\x61ttempt\x18\t \x01(\rR\x07\x61ttempt\x12/\n\x06\x66ields\x18\n \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x66ields\"\x92\x02\n\tLogFilter\x12\x19\n\x07run_ids\x18\x01 \x03(\tB\x00R\x06runIds\x12\"\n\x0croot_run_ids\x18\x02 \x03(\tB\x00R\nrootRunIds\x12\x1b\n\tmin_level\x18\x03 \x01(\x05R\x08minLevel\x12.\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x66rom\x12\x30\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12+\n\x10message_contains\x18\x06 \x01(\tB\x00R\x0fmessageContains\x12\x1a\n\x07loggers\x18\x07 \x03(\tB\x00R\x07loggersb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15headrace/v1/log.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x02\n\x08LogEntry\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x00R\x05runId\x12 \n\x0broot_run_id\x18\x02 \x01(\tB\x00R\trootRunId\x12\x30\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x00R\x04time\x12\x16\n\x05level\x18\x04 \x01(\x05\x42\x00R\x05level\x12\x18\n\x06logger\x18\x05 \x01(\tB\x00R\x06logger\x12\x1a\n\x07message\x18\x06 \x01(\tB\x00R\x07message\x12\x1b\n\x08trace_id\x18\x07 \x01(\tB\x00R\x07traceId\x12\x19\n\x07span_id\x18\x08 \x01(\tB\x00R\x06spanId\x12\x18\n\x07\x61ttempt\x18\t \x01(\rR\x07\x61ttempt\x12/\n\x06\x66ields\x18\n \x01(\x0b\x32\x17.google.protobuf.StructR\x06\x66ields\"\xc9\x02\n\tLogFilter\x12\x19\n\x07run_ids\x18\x01 \x03(\tB\x00R\x06runIds\x12\"\n\x0croot_run_ids\x18\x02 \x03(\tB\x00R\nrootRunIds\x12\x1b\n\tmin_level\x18\x03 \x01(\x05R\x08minLevel\x12.\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x66rom\x12\x30\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12+\n\x10message_contains\x18\x06 \x01(\tB\x00R\x0fmessageContains\x12\x1a\n\x07loggers\x18\x07 \x03(\tB\x00R\x07loggers\x12\x35\n\x06\x66ields\x18\x08 \x03(\x0b\x32\x1b.headrace.v1.LogFieldFilterB\x00R\x06\x66ields\"V\n\x0eLogFieldFilter\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueB\x00R\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGENTRY']._serialized_start=102
   _globals['_LOGENTRY']._serialized_end=430
   _globals['_LOGFILTER']._serialized_start=433
-  _globals['_LOGFILTER']._serialized_end=707
+  _globals['_LOGFILTER']._serialized_end=762
+  _globals['_LOGFIELDFILTER']._serialized_start=764
+  _globals['_LOGFIELDFILTER']._serialized_end=850
 # @@protoc_insertion_point(module_scope)

@@ -87,6 +87,7 @@ class LogFilter(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     MESSAGE_CONTAINS_FIELD_NUMBER: _builtins.int
     LOGGERS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     min_level: _builtins.int
     """Lines of at least this level."""
     message_contains: _builtins.str
@@ -100,6 +101,10 @@ class LogFilter(_message.Message):
     def until(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def loggers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogFieldFilter]:
+        """Lines whose fields have all of these values."""
+
     def __init__(
         self,
         *,
@@ -109,11 +114,37 @@ class LogFilter(_message.Message):
         until: _timestamp_pb2.Timestamp | None = ...,
         message_contains: _builtins.str = ...,
         loggers: _abc.Iterable[_builtins.str] | None = ...,
+        fields: _abc.Iterable[Global___LogFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "loggers", b"loggers", "message_contains", b"message_contains", "min_level", b"min_level", "root_run_ids", b"root_run_ids", "run_ids", b"run_ids", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "from", b"from", "loggers", b"loggers", "message_contains", b"message_contains", "min_level", b"min_level", "root_run_ids", b"root_run_ids", "run_ids", b"run_ids", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogFilter: _TypeAlias = LogFilter  # noqa: Y015
+
+@_typing.final
+class LogFieldFilter(_message.Message):
+    """One field of a line, by name; a field of an object within by both names with a dot between, "order.id"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def value(self) -> _struct_pb2.Value: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogFieldFilter: _TypeAlias = LogFieldFilter  # noqa: Y015

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from headrace.v1 import event_pb2 as headrace_dot_v1_dot_event__pb2
 from headrace.v1 import log_pb2 as headrace_dot_v1_dot_log__pb2
 from headrace.v1 import run_pb2 as headrace_dot_v1_dot_run__pb2
 from headrace.v1 import run_service_pb2 as headrace_dot_v1_dot_run__service__pb2
@@ -32,7 +33,7 @@ from headrace.v1 import span_pb2 as headrace_dot_v1_dot_span__pb2
 from headrace.v1 import state_pb2 as headrace_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/v1/record_service.proto\x12\x0bheadrace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x15headrace/v1/log.proto\x1a\x15headrace/v1/run.proto\x1a\x1dheadrace/v1/run_service.proto\x1a\x16headrace/v1/span.proto\x1a\x17headrace/v1/state.proto\"\xea\x01\n\rRecordRequest\x12/\n\x04open\x18\x01 \x01(\x0b\x32\x19.headrace.v1.RecorderOpenH\x00R\x04open\x12\x36\n\x07\x65ntries\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.RecordEntriesH\x00R\x07\x65ntries\x12\x32\n\x05renew\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RecorderRenewH\x00R\x05renew\x12/\n\x04seal\x18\x04 \x01(\x0b\x32\x19.headrace.v1.RecorderSealH\x00R\x04sealB\x0b\n\x07message\x12\x00\"\xa3\x02\n\x0cRecorderOpen\x12#\n\x0cprotocol_min\x18\x01 \x01(\rB\x00R\x0bprotocolMin\x12#\n\x0cprotocol_max\x18\x02 \x01(\rB\x00R\x0bprotocolMax\x12!\n\x0brecorder_id\x18\x03 \x01(\tB\x00R\nrecorderId\x12*\n\x11known_durable_seq\x18\x04 \x01(\x04R\x0fknownDurableSeq\x12\x19\n\x08last_seq\x18\x05 \x01(\x04R\x07lastSeq\x12\x37\n\texecuting\x18\x06 \x03(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\texecuting\x12&\n\x03sdk\x18\x07 \x01(\x0b\x32\x14.headrace.v1.SdkInfoR\x03sdk\"\x81\x01\n\x07SdkInfo\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\x1c\n\x08language\x18\x03 \x01(\tB\x00R\x08language\x12\x14\n\x04host\x18\x04 \x01(\tB\x00R\x04host\x12\x10\n\x03pid\x18\x05 \x01(\x03R\x03pid\"d\n\rRecordEntries\x12\x1d\n\tfirst_seq\x18\x01 \x01(\x04\x42\x00R\x08\x66irstSeq\x12\x34\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x18.headrace.v1.RecordEntryB\x00R\x07\x65ntries\"\xfa\x01\n\x0bRecordEntry\x12$\n\x03run\x18\x01 \x01(\x0b\x32\x10.headrace.v1.RunH\x00R\x03run\x12/\n\x05state\x18\x02 \x01(\x0b\x32\x17.headrace.v1.StateEntryH\x00R\x05state\x12)\n\x03log\x18\x03 \x01(\x0b\x32\x15.headrace.v1.LogEntryH\x00R\x03log\x12\'\n\x04span\x18\x04 \x01(\x0b\x32\x11.headrace.v1.SpanH\x00R\x04span\x12\x36\n\x07\x64ropped\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.DroppedNoticeH\x00R\x07\x64roppedB\x08\n\x04kind\x12\x00\"\x90\x01\n\nStateEntry\x12\x33\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\x07\x61ttempt\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x12.headrace.v1.StateB\x00R\x05state\x12!\n\x0cwant_verdict\x18\x03 \x01(\x08R\x0bwantVerdict\"9\n\rDroppedNotice\x12\x12\n\x04logs\x18\x01 \x01(\x04R\x04logs\x12\x14\n\x05spans\x18\x02 \x01(\x04R\x05spans\"H\n\rRecorderRenew\x12\x37\n\texecuting\x18\x01 \x03(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\texecuting\"\x0e\n\x0cRecorderSeal\"\xa4\x02\n\x0eRecordResponse\x12\x35\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.headrace.v1.RecorderOpenedH\x00R\x06opened\x12*\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x16.headrace.v1.RecordAckH\x00R\x03\x61\x63k\x12\x36\n\x07renewed\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RecordRenewedH\x00R\x07renewed\x12.\n\x07go_away\x18\x04 \x01(\x0b\x32\x13.headrace.v1.GoAwayH\x00R\x06goAway\x12<\n\ndirectives\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.RunDirectivesH\x00R\ndirectivesB\t\n\x07message\"\xd6\x02\n\x0eRecorderOpened\x12\x1a\n\x08protocol\x18\x01 \x01(\rR\x08protocol\x12\x1f\n\x0b\x64urable_seq\x18\x02 \x01(\x04R\ndurableSeq\x12\x1f\n\x0bmax_entries\x18\x03 \x01(\rR\nmaxEntries\x12\x1b\n\tmax_bytes\x18\x04 \x01(\rR\x08maxBytes\x12\x16\n\x06window\x18\x05 \x01(\x04R\x06window\x12\x36\n\tlease_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08leaseTtl\x12@\n\x0erenew_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\rrenewInterval\x12\x37\n\x08verdicts\x18\x08 \x03(\x0b\x32\x1b.headrace.v1.AttemptVerdictR\x08verdicts\"x\n\tRecordAck\x12\x1f\n\x0b\x64urable_seq\x18\x01 \x01(\x04R\ndurableSeq\x12\x16\n\x06window\x18\x02 \x01(\x04R\x06window\x12\x32\n\x07results\x18\x03 \x03(\x0b\x32\x18.headrace.v1.EntryResultR\x07results\"\x95\x01\n\x0b\x45ntryResult\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12=\n\x07verdict\x18\x02 \x01(\x0b\x32!.headrace.v1.ProposeStateResponseH\x00R\x07verdict\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x05\x65rrorB\t\n\x07outcome\"H\n\rRecordRenewed\x12\x37\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1b.headrace.v1.AttemptVerdictR\x08verdicts\"\x8d\x01\n\x0e\x41ttemptVerdict\x12\x31\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.headrace.v1.AttemptRefR\x07\x61ttempt\x12\x12\n\x04lost\x18\x02 \x01(\x08R\x04lost\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n\tsuspended\x18\x04 \x01(\x08R\tsuspended\"J\n\rRunDirectives\x12\x39\n\ndirectives\x18\x01 \x03(\x0b\x32\x19.headrace.v1.RunDirectiveR\ndirectives\"\xc9\x01\n\x0cRunDirective\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12(\n\x05state\x18\x02 \x01(\x0b\x32\x12.headrace.v1.StateR\x05state\x12\x36\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1c.headrace.v1.CancelDirectiveH\x00R\x06\x63\x61ncel\x12\x33\n\x05pause\x18\x04 \x01(\x0b\x32\x1b.headrace.v1.PauseDirectiveH\x00R\x05pauseB\x0b\n\tdirective\"I\n\x0f\x43\x61ncelDirective\x12\x36\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\"\x10\n\x0ePauseDirective\"d\n\x06GoAway\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x42\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereconnectAfter\"\xb0\x01\n\x12RecordBatchRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x19.headrace.v1.RecorderOpenR\x04open\x12!\n\x0brecorder_id\x18\x02 \x01(\tB\x00R\nrecorderId\x12\x34\n\x07\x65ntries\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RecordEntriesR\x07\x65ntries\x12\x12\n\x04seal\x18\x04 \x01(\x08R\x04seal\"?\n\x13RecordBatchResponse\x12(\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x16.headrace.v1.RecordAckR\x03\x61\x63k2\xad\x01\n\rRecordService\x12\x45\n\x06Record\x12\x1a.headrace.v1.RecordRequest\x1a\x1b.headrace.v1.RecordResponse(\x01\x30\x01\x12U\n\x0bRecordBatch\x12\x1f.headrace.v1.RecordBatchRequest\x1a .headrace.v1.RecordBatchResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/v1/record_service.proto\x12\x0bheadrace.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17headrace/v1/event.proto\x1a\x15headrace/v1/log.proto\x1a\x15headrace/v1/run.proto\x1a\x1dheadrace/v1/run_service.proto\x1a\x16headrace/v1/span.proto\x1a\x17headrace/v1/state.proto\"\xea\x01\n\rRecordRequest\x12/\n\x04open\x18\x01 \x01(\x0b\x32\x19.headrace.v1.RecorderOpenH\x00R\x04open\x12\x36\n\x07\x65ntries\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.RecordEntriesH\x00R\x07\x65ntries\x12\x32\n\x05renew\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RecorderRenewH\x00R\x05renew\x12/\n\x04seal\x18\x04 \x01(\x0b\x32\x19.headrace.v1.RecorderSealH\x00R\x04sealB\x0b\n\x07message\x12\x00\"\xa3\x02\n\x0cRecorderOpen\x12#\n\x0cprotocol_min\x18\x01 \x01(\rB\x00R\x0bprotocolMin\x12#\n\x0cprotocol_max\x18\x02 \x01(\rB\x00R\x0bprotocolMax\x12!\n\x0brecorder_id\x18\x03 \x01(\tB\x00R\nrecorderId\x12*\n\x11known_durable_seq\x18\x04 \x01(\x04R\x0fknownDurableSeq\x12\x19\n\x08last_seq\x18\x05 \x01(\x04R\x07lastSeq\x12\x37\n\texecuting\x18\x06 \x03(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\texecuting\x12&\n\x03sdk\x18\x07 \x01(\x0b\x32\x14.headrace.v1.SdkInfoR\x03sdk\"\x81\x01\n\x07SdkInfo\x12\x14\n\x04name\x18\x01 \x01(\tB\x00R\x04name\x12\x1a\n\x07version\x18\x02 \x01(\tB\x00R\x07version\x12\x1c\n\x08language\x18\x03 \x01(\tB\x00R\x08language\x12\x14\n\x04host\x18\x04 \x01(\tB\x00R\x04host\x12\x10\n\x03pid\x18\x05 \x01(\x03R\x03pid\"d\n\rRecordEntries\x12\x1d\n\tfirst_seq\x18\x01 \x01(\x04\x42\x00R\x08\x66irstSeq\x12\x34\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x18.headrace.v1.RecordEntryB\x00R\x07\x65ntries\"\xa6\x02\n\x0bRecordEntry\x12$\n\x03run\x18\x01 \x01(\x0b\x32\x10.headrace.v1.RunH\x00R\x03run\x12/\n\x05state\x18\x02 \x01(\x0b\x32\x17.headrace.v1.StateEntryH\x00R\x05state\x12)\n\x03log\x18\x03 \x01(\x0b\x32\x15.headrace.v1.LogEntryH\x00R\x03log\x12\'\n\x04span\x18\x04 \x01(\x0b\x32\x11.headrace.v1.SpanH\x00R\x04span\x12\x36\n\x07\x64ropped\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.DroppedNoticeH\x00R\x07\x64ropped\x12*\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x12.headrace.v1.EventH\x00R\x05\x65ventB\x08\n\x04kind\x12\x00\"\x90\x01\n\nStateEntry\x12\x33\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\x07\x61ttempt\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x12.headrace.v1.StateB\x00R\x05state\x12!\n\x0cwant_verdict\x18\x03 \x01(\x08R\x0bwantVerdict\"9\n\rDroppedNotice\x12\x12\n\x04logs\x18\x01 \x01(\x04R\x04logs\x12\x14\n\x05spans\x18\x02 \x01(\x04R\x05spans\"H\n\rRecorderRenew\x12\x37\n\texecuting\x18\x01 \x03(\x0b\x32\x17.headrace.v1.AttemptRefB\x00R\texecuting\"\x0e\n\x0cRecorderSeal\"\xa4\x02\n\x0eRecordResponse\x12\x35\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.headrace.v1.RecorderOpenedH\x00R\x06opened\x12*\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x16.headrace.v1.RecordAckH\x00R\x03\x61\x63k\x12\x36\n\x07renewed\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RecordRenewedH\x00R\x07renewed\x12.\n\x07go_away\x18\x04 \x01(\x0b\x32\x13.headrace.v1.GoAwayH\x00R\x06goAway\x12<\n\ndirectives\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.RunDirectivesH\x00R\ndirectivesB\t\n\x07message\"\xd6\x02\n\x0eRecorderOpened\x12\x1a\n\x08protocol\x18\x01 \x01(\rR\x08protocol\x12\x1f\n\x0b\x64urable_seq\x18\x02 \x01(\x04R\ndurableSeq\x12\x1f\n\x0bmax_entries\x18\x03 \x01(\rR\nmaxEntries\x12\x1b\n\tmax_bytes\x18\x04 \x01(\rR\x08maxBytes\x12\x16\n\x06window\x18\x05 \x01(\x04R\x06window\x12\x36\n\tlease_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08leaseTtl\x12@\n\x0erenew_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\rrenewInterval\x12\x37\n\x08verdicts\x18\x08 \x03(\x0b\x32\x1b.headrace.v1.AttemptVerdictR\x08verdicts\"x\n\tRecordAck\x12\x1f\n\x0b\x64urable_seq\x18\x01 \x01(\x04R\ndurableSeq\x12\x16\n\x06window\x18\x02 \x01(\x04R\x06window\x12\x32\n\x07results\x18\x03 \x03(\x0b\x32\x18.headrace.v1.EntryResultR\x07results\"\x95\x01\n\x0b\x45ntryResult\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12=\n\x07verdict\x18\x02 \x01(\x0b\x32!.headrace.v1.ProposeStateResponseH\x00R\x07verdict\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x05\x65rrorB\t\n\x07outcome\"H\n\rRecordRenewed\x12\x37\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1b.headrace.v1.AttemptVerdictR\x08verdicts\"\x8d\x01\n\x0e\x41ttemptVerdict\x12\x31\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.headrace.v1.AttemptRefR\x07\x61ttempt\x12\x12\n\x04lost\x18\x02 \x01(\x08R\x04lost\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n\tsuspended\x18\x04 \x01(\x08R\tsuspended\"J\n\rRunDirectives\x12\x39\n\ndirectives\x18\x01 \x03(\x0b\x32\x19.headrace.v1.RunDirectiveR\ndirectives\"\xc9\x01\n\x0cRunDirective\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12(\n\x05state\x18\x02 \x01(\x0b\x32\x12.headrace.v1.StateR\x05state\x12\x36\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1c.headrace.v1.CancelDirectiveH\x00R\x06\x63\x61ncel\x12\x33\n\x05pause\x18\x04 \x01(\x0b\x32\x1b.headrace.v1.PauseDirectiveH\x00R\x05pauseB\x0b\n\tdirective\"I\n\x0f\x43\x61ncelDirective\x12\x36\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\"\x10\n\x0ePauseDirective\"d\n\x06GoAway\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x42\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereconnectAfter\"\xb0\x01\n\x12RecordBatchRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x19.headrace.v1.RecorderOpenR\x04open\x12!\n\x0brecorder_id\x18\x02 \x01(\tB\x00R\nrecorderId\x12\x34\n\x07\x65ntries\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.RecordEntriesR\x07\x65ntries\x12\x12\n\x04seal\x18\x04 \x01(\x08R\x04seal\"?\n\x13RecordBatchResponse\x12(\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x16.headrace.v1.RecordAckR\x03\x61\x63k2\xad\x01\n\rRecordService\x12\x45\n\x06Record\x12\x1a.headrace.v1.RecordRequest\x1a\x1b.headrace.v1.RecordResponse(\x01\x30\x01\x12U\n\x0bRecordBatch\x12\x1f.headrace.v1.RecordBatchRequest\x1a .headrace.v1.RecordBatchResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,50 +42,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECORDSERVICE'].methods_by_name['RecordBatch']._loaded_options = None
   _globals['_RECORDSERVICE'].methods_by_name['RecordBatch']._serialized_options = b'\220\002\002'
-  _globals['_RECORDREQUEST']._serialized_start=266
-  _globals['_RECORDREQUEST']._serialized_end=500
-  _globals['_RECORDEROPEN']._serialized_start=503
-  _globals['_RECORDEROPEN']._serialized_end=794
-  _globals['_SDKINFO']._serialized_start=797
-  _globals['_SDKINFO']._serialized_end=926
-  _globals['_RECORDENTRIES']._serialized_start=928
-  _globals['_RECORDENTRIES']._serialized_end=1028
-  _globals['_RECORDENTRY']._serialized_start=1031
-  _globals['_RECORDENTRY']._serialized_end=1281
-  _globals['_STATEENTRY']._serialized_start=1284
-  _globals['_STATEENTRY']._serialized_end=1428
-  _globals['_DROPPEDNOTICE']._serialized_start=1430
-  _globals['_DROPPEDNOTICE']._serialized_end=1487
-  _globals['_RECORDERRENEW']._serialized_start=1489
-  _globals['_RECORDERRENEW']._serialized_end=1561
-  _globals['_RECORDERSEAL']._serialized_start=1563
-  _globals['_RECORDERSEAL']._serialized_end=1577
-  _globals['_RECORDRESPONSE']._serialized_start=1580
-  _globals['_RECORDRESPONSE']._serialized_end=1872
-  _globals['_RECORDEROPENED']._serialized_start=1875
-  _globals['_RECORDEROPENED']._serialized_end=2217
-  _globals['_RECORDACK']._serialized_start=2219
-  _globals['_RECORDACK']._serialized_end=2339
-  _globals['_ENTRYRESULT']._serialized_start=2342
-  _globals['_ENTRYRESULT']._serialized_end=2491
-  _globals['_RECORDRENEWED']._serialized_start=2493
-  _globals['_RECORDRENEWED']._serialized_end=2565
-  _globals['_ATTEMPTVERDICT']._serialized_start=2568
-  _globals['_ATTEMPTVERDICT']._serialized_end=2709
-  _globals['_RUNDIRECTIVES']._serialized_start=2711
-  _globals['_RUNDIRECTIVES']._serialized_end=2785
-  _globals['_RUNDIRECTIVE']._serialized_start=2788
-  _globals['_RUNDIRECTIVE']._serialized_end=2989
-  _globals['_CANCELDIRECTIVE']._serialized_start=2991
-  _globals['_CANCELDIRECTIVE']._serialized_end=3064
-  _globals['_PAUSEDIRECTIVE']._serialized_start=3066
-  _globals['_PAUSEDIRECTIVE']._serialized_end=3082
-  _globals['_GOAWAY']._serialized_start=3084
-  _globals['_GOAWAY']._serialized_end=3184
-  _globals['_RECORDBATCHREQUEST']._serialized_start=3187
-  _globals['_RECORDBATCHREQUEST']._serialized_end=3363
-  _globals['_RECORDBATCHRESPONSE']._serialized_start=3365
-  _globals['_RECORDBATCHRESPONSE']._serialized_end=3428
-  _globals['_RECORDSERVICE']._serialized_start=3431
-  _globals['_RECORDSERVICE']._serialized_end=3604
+  _globals['_RECORDREQUEST']._serialized_start=291
+  _globals['_RECORDREQUEST']._serialized_end=525
+  _globals['_RECORDEROPEN']._serialized_start=528
+  _globals['_RECORDEROPEN']._serialized_end=819
+  _globals['_SDKINFO']._serialized_start=822
+  _globals['_SDKINFO']._serialized_end=951
+  _globals['_RECORDENTRIES']._serialized_start=953
+  _globals['_RECORDENTRIES']._serialized_end=1053
+  _globals['_RECORDENTRY']._serialized_start=1056
+  _globals['_RECORDENTRY']._serialized_end=1350
+  _globals['_STATEENTRY']._serialized_start=1353
+  _globals['_STATEENTRY']._serialized_end=1497
+  _globals['_DROPPEDNOTICE']._serialized_start=1499
+  _globals['_DROPPEDNOTICE']._serialized_end=1556
+  _globals['_RECORDERRENEW']._serialized_start=1558
+  _globals['_RECORDERRENEW']._serialized_end=1630
+  _globals['_RECORDERSEAL']._serialized_start=1632
+  _globals['_RECORDERSEAL']._serialized_end=1646
+  _globals['_RECORDRESPONSE']._serialized_start=1649
+  _globals['_RECORDRESPONSE']._serialized_end=1941
+  _globals['_RECORDEROPENED']._serialized_start=1944
+  _globals['_RECORDEROPENED']._serialized_end=2286
+  _globals['_RECORDACK']._serialized_start=2288
+  _globals['_RECORDACK']._serialized_end=2408
+  _globals['_ENTRYRESULT']._serialized_start=2411
+  _globals['_ENTRYRESULT']._serialized_end=2560
+  _globals['_RECORDRENEWED']._serialized_start=2562
+  _globals['_RECORDRENEWED']._serialized_end=2634
+  _globals['_ATTEMPTVERDICT']._serialized_start=2637
+  _globals['_ATTEMPTVERDICT']._serialized_end=2778
+  _globals['_RUNDIRECTIVES']._serialized_start=2780
+  _globals['_RUNDIRECTIVES']._serialized_end=2854
+  _globals['_RUNDIRECTIVE']._serialized_start=2857
+  _globals['_RUNDIRECTIVE']._serialized_end=3058
+  _globals['_CANCELDIRECTIVE']._serialized_start=3060
+  _globals['_CANCELDIRECTIVE']._serialized_end=3133
+  _globals['_PAUSEDIRECTIVE']._serialized_start=3135
+  _globals['_PAUSEDIRECTIVE']._serialized_end=3151
+  _globals['_GOAWAY']._serialized_start=3153
+  _globals['_GOAWAY']._serialized_end=3253
+  _globals['_RECORDBATCHREQUEST']._serialized_start=3256
+  _globals['_RECORDBATCHREQUEST']._serialized_end=3432
+  _globals['_RECORDBATCHRESPONSE']._serialized_start=3434
+  _globals['_RECORDBATCHRESPONSE']._serialized_end=3497
+  _globals['_RECORDSERVICE']._serialized_start=3500
+  _globals['_RECORDSERVICE']._serialized_end=3673
 # @@protoc_insertion_point(module_scope)

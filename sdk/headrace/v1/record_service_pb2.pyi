@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from headrace.v1 import event_pb2 as _event_pb2
 from headrace.v1 import log_pb2 as _log_pb2
 from headrace.v1 import run_pb2 as _run_pb2
 from headrace.v1 import run_service_pb2 as _run_service_pb2
@@ -172,6 +173,7 @@ class RecordEntry(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """A run that begins, or new facts about one: its name, parameters, inputs, tags, labels."""
@@ -184,6 +186,8 @@ class RecordEntry(_message.Message):
     def span(self) -> _span_pb2.Span: ...
     @_builtins.property
     def dropped(self) -> Global___DroppedNotice: ...
+    @_builtins.property
+    def event(self) -> _event_pb2.Event: ...
     def __init__(
         self,
         *,
@@ -192,12 +196,13 @@ class RecordEntry(_message.Message):
         log: _log_pb2.LogEntry | None = ...,
         span: _span_pb2.Span | None = ...,
         dropped: Global___DroppedNotice | None = ...,
+        event: _event_pb2.Event | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "kind", b"kind", "log", b"log", "run", b"run", "span", b"span", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "event", b"event", "kind", b"kind", "log", b"log", "run", b"run", "span", b"span", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "kind", b"kind", "log", b"log", "run", b"run", "span", b"span", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "event", b"event", "kind", b"kind", "log", b"log", "run", b"run", "span", b"span", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run", "state", "log", "span", "dropped"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run", "state", "log", "span", "dropped", "event"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

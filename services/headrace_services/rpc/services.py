@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from headrace.core.clock import Clock
 from headrace.v1 import (
     admin_service_pb2,
+    event_service_pb2,
     flow_service_pb2,
     log_service_pb2,
     record_service_pb2,
@@ -24,6 +25,7 @@ from headrace.v1 import (
 from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.binding import handlers
 from headrace_services.rpc.drain import Drain
+from headrace_services.rpc.events import EventService
 from headrace_services.rpc.flows import FlowService
 from headrace_services.rpc.health import HEALTH_SERVICE, Health
 from headrace_services.rpc.logs import LogService
@@ -72,6 +74,7 @@ class Services:
             (_service(run_service_pb2, "RunService"), RunService(self.database, self.watch, self.directed)),
             (_service(record_service_pb2, "RecordService"), self.records),
             (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
+            (_service(event_service_pb2, "EventService"), EventService(self.database)),
             (_service(log_service_pb2, "LogService"), LogService(self.database, self.watch)),
             (_service(span_service_pb2, "SpanService"), SpanService(self.database)),
             (

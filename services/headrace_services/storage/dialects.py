@@ -34,6 +34,10 @@ class Dialect:
         """The condition that a text is like a pattern of `like`; the case of ASCII letters does not count."""
         return f"{column} {self.like} ? ESCAPE '\\'"
 
+    def member(self, column: str) -> str:
+        """The condition that a member of a JSON object of texts has a value; two parameters."""
+        raise NotImplementedError
+
     def run_columns(self, table: str) -> str:
         """The columns of a `RunRow`."""
         names = (self.column(f"{table}.{c}") if c in RUN_ID_COLUMNS else f"{table}.{c}" for c in RUN_COLUMNS)
@@ -61,6 +65,9 @@ class _Sqlite(Dialect):
     def column(self, name: str) -> str:
         return name
 
+    def member(self, column: str) -> str:
+        return f"EXISTS (SELECT 1 FROM json_each({column}) AS j WHERE j.key = ? AND j.value = ?)"
+
     def run_row(self, row: Row) -> Row:
         values = list(row)
         for position in _ID_POSITIONS:
@@ -80,6 +87,9 @@ class _Postgresql(Dialect):
 
     def column(self, name: str) -> str:
         return f"{name}::text"
+
+    def member(self, column: str) -> str:
+        return f"({column}::jsonb ->> ?::text) = ?"
 
 
 _ID_POSITIONS: Final[Sequence[int]] = [i for i, c in enumerate(RUN_COLUMNS) if c in RUN_ID_COLUMNS]

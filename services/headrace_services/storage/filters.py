@@ -10,7 +10,8 @@ from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, RUN_KIND_TASK, RunFilter, TimeRange
 from headrace_services.storage.dialects import Dialect, like
 from headrace_services.storage.instants import micros
-from headrace_services.storage.rows import WORKSPACE, flow_id_of
+from headrace_services.storage.log_fields import encode_value
+from headrace_services.storage.rows import WORKSPACE, flow_id_of, text
 
 __all__ = ["Conditions", "ALL_KINDS", "ALL_TYPES", "has_tag", "log_conditions", "run_conditions"]
 
@@ -126,4 +127,6 @@ def log_conditions(filter: LogFilter, dialect: Dialect) -> Conditions:
     if filter.message_contains:
         found.add(dialect.contains("l.message"), like(filter.message_contains))
     found.among("l.logger", list(filter.loggers))
+    for wanted in filter.fields:
+        found.add(dialect.member("l.fields"), text(wanted.name), encode_value(wanted.value))
     return found

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from headrace.core.errors import FieldsInvalid, ServiceError
 from headrace.core.states import StateType
+from headrace.v1.event_pb2 import Event
 from headrace.v1.log_pb2 import LogEntry
 from headrace.v1.record_service_pb2 import DroppedNotice, RecordEntry
 from headrace.v1.run_pb2 import Run
@@ -39,7 +40,7 @@ class RunOp(NamedTuple):
     root_id: str
 
 
-Op: TypeAlias = StateOp | RunOp | LogEntry | Span | DroppedNotice | ServiceError
+Op: TypeAlias = StateOp | RunOp | LogEntry | Span | Event | DroppedNotice | ServiceError
 """One entry, taken apart; an error in its place when it cannot be applied."""
 
 
@@ -58,6 +59,8 @@ def _prepared(entry: RecordEntry) -> Op:
         return entry.log
     if kind == "span":
         return entry.span
+    if kind == "event":
+        return entry.event
     if kind == "dropped":
         return entry.dropped
     return FieldsInvalid.of("kind", "an entry of a kind that this server does not know was left out")

@@ -148,7 +148,14 @@ _INSERT_LOGS: Final = _insert(
     "logs",
     (
         *(("run_id", "uuid"), ("root_run_id", "uuid"), ("time", "bigint"), ("level", "smallint")),
-        *(("logger", "text"), ("message", "text"), ("rest", "bytea")),
+        *(("logger", "text"), ("message", "text"), ("rest", "bytea"), ("fields", "text")),
+    ),
+)
+_INSERT_EVENTS: Final = _insert(
+    "events",
+    (
+        *(("id", "uuid"), ("event", "text"), ("resource_id", "text"), ("run_id", "uuid")),
+        *(("occurred", "bigint"), ("rest", "bytea"), ("record_time", "bigint")),
     ),
 )
 _INSERT_SPANS: Final = _insert(
@@ -388,6 +395,7 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
         statement.add(_INSERT_TAGS, writes.tag_inserts)
         statement.add(_INSERT_LOGS, writes.logs)
         statement.add(_INSERT_SPANS, writes.spans)
+        statement.add(_INSERT_EVENTS, [(*row, writes.time) for row in writes.events])
         self._add_recorders(statement, writes)
         statement.add(_INSERT_REQUESTS, [(*row, writes.time) for row in writes.requests])
         if writes.inputs or writes.timers:

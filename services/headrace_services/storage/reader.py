@@ -9,6 +9,8 @@ from headrace.core.clock import Clock
 from headrace.core.errors import FieldsInvalid, ObjectNotFound, PageTokenInvalid
 from headrace.core.ids import is_id
 from headrace.core.states import StateType
+from headrace.v1.event_pb2 import Event, EventFilter
+from headrace.v1.event_service_pb2 import EVENT_ORDER_UNSPECIFIED, EventOrder
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.log_service_pb2 import LOG_ORDER_UNSPECIFIED, LogOrder
@@ -33,6 +35,7 @@ from headrace_services.storage.change_queries import ChangeQueries
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.directive_queries import directives
 from headrace_services.storage.dispatch_queries import DispatchQueries
+from headrace_services.storage.events import EventQueries
 from headrace_services.storage.flow_queries import FlowQueries
 from headrace_services.storage.graph import graph_nodes
 from headrace_services.storage.input_queries import InputQueries
@@ -77,6 +80,7 @@ class Reader(DispatchQueries):
         self._logs = LogQueries(backend, self._dialect)
         self._changes = ChangeQueries(backend, self._dialect)
         self._flows = FlowQueries(backend, self._dialect)
+        self._events = EventQueries(backend, self._dialect)
         self._inputs = InputQueries(backend, self._dialect)
         self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
         self.schedules = ScheduleQueries(backend, self._dialect)
@@ -369,6 +373,20 @@ class Reader(DispatchQueries):
             ResumeTokenInvalid: the token was not made here.
         """
         return await self._logs.since(filter, token, limit)
+
+    async def list_events(
+        self,
+        filter: EventFilter,
+        order: EventOrder.ValueType = EVENT_ORDER_UNSPECIFIED,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> tuple[list[Event], str]:
+        """A page of events, by the time when they occurred, newest first unless told otherwise.
+
+        Raises:
+            PageTokenInvalid: the token belongs to another list.
+        """
+        return await self._events.page(filter, order, page_size, page_token)
 
     # Run inputs and timers
 

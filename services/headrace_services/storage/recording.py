@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from headrace.core.errors import ObjectNotFound, ServiceError, TransitionNotAllowed
 from headrace.core.states import default_name
+from headrace.v1.event_pb2 import Event
 from headrace.v1.log_pb2 import LogEntry
 from headrace.v1.record_service_pb2 import DroppedNotice
 from headrace.v1.run_pb2 import RUN_KIND_FLOW
@@ -30,7 +31,9 @@ from headrace_services.domain.states import (
     SCHEDULED,
 )
 from headrace_services.storage.cancel_notes import note_cancelling
+from headrace_services.storage.events import record_event
 from headrace_services.storage.instants import micros
+from headrace_services.storage.log_fields import encode_fields
 from headrace_services.storage.ops import Op, RunOp, StateOp, first_state
 from headrace_services.storage.pause_notes import note_pause
 from headrace_services.storage.proposals import propose
@@ -80,6 +83,8 @@ def _apply(work: Work, recorder: RecorderRow, op: Op) -> Steps[ServiceError | No
         return _record_log(work, op)
     if isinstance(op, Span):
         return _record_span(work, op)
+    if isinstance(op, Event):
+        return record_event(work, op)
     if isinstance(op, DroppedNotice):
         recorder.dropped_logs += op.logs
         recorder.dropped_spans += op.spans
@@ -226,6 +231,7 @@ def _record_log(work: Work, log: LogEntry) -> ServiceError | None:
             text(log.logger),
             text(log.message),
             _rest(log),
+            encode_fields(log.fields) if log.HasField("fields") else None,
         )
     )
     return None

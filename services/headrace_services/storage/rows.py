@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
-from functools import lru_cache
 from typing import Final, NamedTuple
 
+from headrace.core.ids import flow_id_of
 from headrace.v1.run_pb2 import Run
 from headrace_services.domain.books import Books
 from headrace_services.domain.effects import RetryType
@@ -17,7 +16,6 @@ WORKSPACE: Final = 1
 """The one workspace there is yet."""
 ROOT_FENCE: Final = 1
 """The first fence of a run, and its first attempt."""
-_FLOW_IDS: Final = uuid.UUID("6e9d3c1e-58a7-5f0c-9a51-3f0de2c1b7a4")
 
 # These have a column of their own, or are the server's to say.
 _WITH_COLUMN: Final = (
@@ -50,12 +48,6 @@ _WITH_COLUMN: Final = (
     "flow_id",
     "recorder_id",
 )
-
-
-@lru_cache(maxsize=1024)
-def flow_id_of(name: str) -> str:
-    """The id of the flow called `name`: it follows from the name, so that nobody must ask for it."""
-    return str(uuid.uuid5(_FLOW_IDS, f"{WORKSPACE}/{name}"))
 
 
 def text(value: str) -> str:

@@ -204,6 +204,8 @@ logs = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     # headrace.v1.LogEntry: what has no column.
     sa.Column("rest", sa.LargeBinary),
+    # What the author attached, for filters: a JSON object of names to values as JSON text.
+    sa.Column("fields", sa.Text),
 )
 sa.Index("logs_run_idx", logs.c.run_id, logs.c.time, logs.c.seq)
 sa.Index("logs_root_idx", logs.c.root_run_id, logs.c.time, logs.c.seq)
@@ -225,6 +227,29 @@ spans = sa.Table(
 sa.Index("spans_run_idx", spans.c.run_id, spans.c.start_time, spans.c.seq)
 sa.Index("spans_root_idx", spans.c.root_run_id, spans.c.start_time, spans.c.seq)
 sa.Index("spans_trace_idx", spans.c.trace_id, spans.c.start_time, spans.c.seq)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("seq", Sequence, primary_key=True),
+    _xid(),
+    _workspace(),
+    sa.Column("id", Id, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("resource_id", sa.Text, nullable=False),
+    sa.Column("run_id", Id),
+    sa.Column("occurred", sa.BigInteger, nullable=False),
+    sa.Column("record_time", sa.BigInteger, nullable=False),
+    # headrace.v1.Event: what has no column.
+    sa.Column("rest", sa.LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("events_id_idx", events.c.id)
+sa.Index("events_time_idx", events.c.occurred, events.c.seq)
+sa.Index("events_event_idx", events.c.event, events.c.occurred, events.c.seq)
+sa.Index("events_resource_idx", events.c.resource_id, events.c.occurred, events.c.seq)
+sa.Index("events_run_idx", events.c.run_id, events.c.occurred, events.c.seq)
+sa.Index("events_commit_idx", events.c.xid, events.c.seq).ddl_if(dialect="postgresql")
 
 outbox = sa.Table(
     "outbox",

@@ -348,9 +348,15 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
         self._flush_tags(connection, writes)
         if writes.logs:
             many(
-                "INSERT INTO logs (run_id, root_run_id, time, level, logger, message, rest) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO logs (run_id, root_run_id, time, level, logger, message, rest, fields) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(blob(row[0]), blob(row[1]), *row[2:]) for row in writes.logs],
+            )
+        if writes.events:
+            many(
+                "INSERT INTO events (id, event, resource_id, run_id, occurred, rest, record_time) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*_to_blobs(row, (0, 3)), writes.time) for row in writes.events],
             )
         if writes.spans:
             many(

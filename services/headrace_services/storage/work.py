@@ -89,6 +89,7 @@ class Writes:
         "deleted_flows",
         "deleted_runs",
         "ended_attempts",
+        "events",
         "flows",
         "inputs",
         "inserted_runs",
@@ -119,6 +120,7 @@ class Writes:
         self.flows: dict[str, str] = {}
         self.logs: list[Row] = []
         self.spans: list[Row] = []
+        self.events: list[Row] = []
         self.requests: list[Row] = []
         self.renewals: dict[str, int] = {}
         self.deleted_runs: list[Row] = []
@@ -147,6 +149,7 @@ class Writes:
             or self.recorders
             or self.logs
             or self.spans
+            or self.events
             or self.requests
             or self.renewals
             or self.deleted_runs

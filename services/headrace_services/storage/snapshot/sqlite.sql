@@ -494,3 +494,32 @@ CREATE INDEX worker_sessions_lease_idx ON worker_sessions (expires_at) WHERE exp
 CREATE INDEX worker_sessions_worker_idx ON worker_sessions (worker_id);
 
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
+
+-- Running upgrade 0006 -> 0007
+
+ALTER TABLE logs ADD COLUMN fields TEXT;
+
+CREATE TABLE events (
+    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+    xid BIGINT DEFAULT '0' NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    id BLOB NOT NULL, 
+    event TEXT NOT NULL, 
+    resource_id TEXT NOT NULL, 
+    run_id BLOB, 
+    occurred BIGINT NOT NULL, 
+    record_time BIGINT NOT NULL, 
+    rest BLOB NOT NULL
+);
+
+CREATE INDEX events_id_idx ON events (id);
+
+CREATE INDEX events_time_idx ON events (occurred, seq);
+
+CREATE INDEX events_event_idx ON events (event, occurred, seq);
+
+CREATE INDEX events_resource_idx ON events (resource_id, occurred, seq);
+
+CREATE INDEX events_run_idx ON events (run_id, occurred, seq);
+
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
