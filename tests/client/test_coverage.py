@@ -20,8 +20,6 @@ from headrace.v1.run_pb2 import RunFilter
 
 # The recorder and workers speak these, on streams of their own.
 NOT_FOR_CLIENTS = {"RecordService.Record", "WorkerService.Connect"}
-# In the schema, and not yet served.
-NOT_SERVED = {"DeploymentService"}
 
 
 def _calls() -> Iterator[tuple[str, str]]:
@@ -30,8 +28,7 @@ def _calls() -> Iterator[tuple[str, str]]:
         if module.name.endswith("_service_pb2"):
             file = importlib.import_module(f"headrace.v1.{module.name}").DESCRIPTOR
             for service in file.services_by_name.values():
-                if service.name not in NOT_SERVED:
-                    yield from ((service.name, method.name) for method in service.methods)
+                yield from ((service.name, method.name) for method in service.methods)
 
 
 CALLS = sorted(_calls())

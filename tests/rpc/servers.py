@@ -13,6 +13,7 @@ import grpc
 from headrace.core.clock import Clock
 from headrace.v1 import (
     admin_service_pb2_grpc,
+    deployment_service_pb2_grpc,
     flow_service_pb2_grpc,
     log_service_pb2_grpc,
     run_service_pb2_grpc,
@@ -63,6 +64,10 @@ class Client:
     @property
     def work_pools(self) -> Any:
         return work_pool_service_pb2_grpc.WorkPoolServiceStub(self.channel)
+
+    @property
+    def deployments(self) -> Any:
+        return deployment_service_pb2_grpc.DeploymentServiceStub(self.channel)
 
     @property
     def admin(self) -> Any:

@@ -9,13 +9,13 @@ import pytest
 
 from headrace.core.job_templates import COMMON_VARIABLES, TEMPLATE_TYPES, base_job_template
 from headrace.core.job_variables import (
-    JobTemplateInvalid,
     expand_dotted_keys,
     job_configuration,
     merge_job_variables,
     template_defaults,
     template_problems,
 )
+from headrace.core.templating import TemplateError
 
 CONTEXT = {
     "flow": {"name": "etl"},
@@ -165,9 +165,9 @@ def test_a_filled_value_belongs_to_the_job_alone() -> None:
 
 def test_text_takes_no_lists_and_nothing_stored() -> None:
     template = a_template({"field": "a {{ items }}"}, items={"default": ["x"]})
-    with pytest.raises(JobTemplateInvalid, match="'items' is no text"):
+    with pytest.raises(TemplateError, match=r"items .* cannot stand within text"):
         job_of(template)
-    with pytest.raises(JobTemplateInvalid, match=r"headrace\.variables\.x"):
+    with pytest.raises(TemplateError, match=r"headrace\.variables\.x"):
         job_of(a_template({"field": "{{ headrace.variables.x }}"}))
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from headrace.client.calls import FIRST_CONTACT_SECONDS, Caller, backoff_seconds, is_transient
 from headrace.client.channel import open_channel, request_metadata
+from headrace.client.deployments import DeploymentCalls
 from headrace.client.discovery import connect
 from headrace.client.events import EventCalls
 from headrace.client.schedules import ScheduleCalls
@@ -55,7 +56,7 @@ Page = TypeVar("Page")
 Event = TypeVar("Event", runs.WatchRunsResponse, runs.WatchRunInputsResponse, logs.TailLogsResponse)
 
 
-class HeadraceClient(EventCalls, ScheduleCalls, WorkPoolCalls, WorkerCalls):
+class HeadraceClient(DeploymentCalls, EventCalls, ScheduleCalls, WorkPoolCalls, WorkerCalls):
     """Talks to the server that the settings name; an async context manager.
 
     With the address `auto` the home's server is found, or started when there is none. Every method raises

@@ -8,6 +8,7 @@ from datetime import datetime
 from headrace.client.blocking import BlockingClient
 from headrace.core.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from headrace.v1 import admin_service_pb2 as admin
+from headrace.v1 import deployment_service_pb2 as deployments
 from headrace.v1 import event_service_pb2 as events
 from headrace.v1 import flow_service_pb2 as flows
 from headrace.v1 import log_service_pb2 as logs
@@ -17,6 +18,7 @@ from headrace.v1 import schedule_service_pb2 as schedules
 from headrace.v1 import span_service_pb2 as spans
 from headrace.v1 import work_pool_service_pb2 as pools
 from headrace.v1 import worker_service_pb2 as workers
+from headrace.v1.deployment_pb2 import Deployment, DeploymentVersion
 from headrace.v1.event_pb2 import Event, EventFilter
 from headrace.v1.flow_pb2 import Flow
 from headrace.v1.log_pb2 import LogEntry, LogFilter
@@ -304,6 +306,93 @@ class SyncHeadraceClient(BlockingClient):
     def get_server_info(self, *, timeout: float | None = None) -> admin.GetServerInfoResponse:
         """Version, protocol, limits and database of the server."""
         return self._run(self._client.get_server_info(timeout=timeout))
+
+    def apply_deployment(
+        self,
+        deployment: Deployment,
+        paths: Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> deployments.ApplyDeploymentResponse:
+        """Make a deployment what the message says; applying the same again changes nothing.
+
+        Args:
+            deployment: `flow_name`, `name`, the fields in `paths`, and an `etag` if it must still be that.
+            paths: the fields that count; none: all of them.
+            dry_run: only say what would change.
+            timeout: seconds for this call.
+
+        Raises:
+            FieldsInvalid: it makes no sense; every problem has its path.
+            ObjectNotFound: there is no such work pool.
+            EtagMismatch: it has changed.
+        """
+        return self._run(self._client.apply_deployment(deployment, paths, dry_run=dry_run, timeout=timeout))
+
+    def get_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
+        """The deployment."""
+        return self._run(self._client.get_deployment(deployment, timeout=timeout))
+
+    def list_deployments(
+        self, request: deployments.ListDeploymentsRequest, *, timeout: float | None = None
+    ) -> deployments.ListDeploymentsResponse:
+        """One page of deployments, by flow and name."""
+        return self._run(self._client.list_deployments(request, timeout=timeout))
+
+    def iter_deployments(
+        self, filter: deployments.DeploymentFilter | None = None, *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[Deployment]:
+        """Every deployment that passes `filter`, by flow and name."""
+        return self._iterate(self._client.iter_deployments(filter, page_size=page_size))
+
+    def list_deployment_versions(
+        self, request: deployments.ListDeploymentVersionsRequest, *, timeout: float | None = None
+    ) -> deployments.ListDeploymentVersionsResponse:
+        """One page of a deployment's versions, newest first."""
+        return self._run(self._client.list_deployment_versions(request, timeout=timeout))
+
+    def iter_deployment_versions(
+        self, deployment: str, *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[DeploymentVersion]:
+        """Every version of a deployment, newest first."""
+        return self._iterate(self._client.iter_deployment_versions(deployment, page_size=page_size))
+
+    def rollback_deployment(
+        self, deployment: str, number: int = 0, *, timeout: float | None = None
+    ) -> deployments.RollbackDeploymentResponse:
+        """Make a new version that equals an older one; 0: the one before the current.
+
+        Raises:
+            ObjectNotFound: there is no such version.
+            PreconditionFailed: there is only one.
+        """
+        return self._run(self._client.rollback_deployment(deployment, number, timeout=timeout))
+
+    def pause_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
+        """Let no schedule make a run; runs made by hand still start."""
+        return self._run(self._client.pause_deployment(deployment, timeout=timeout))
+
+    def resume_deployment(self, deployment: str, *, timeout: float | None = None) -> Deployment:
+        """Let the schedules make runs again."""
+        return self._run(self._client.resume_deployment(deployment, timeout=timeout))
+
+    def delete_deployment(
+        self, deployment: str, *, timeout: float | None = None
+    ) -> deployments.DeleteDeploymentResponse:
+        """Delete a deployment with its schedules, versions, and every run that never started."""
+        return self._run(self._client.delete_deployment(deployment, timeout=timeout))
+
+    def create_deployment_run(
+        self, request: deployments.CreateDeploymentRunRequest, *, timeout: float | None = None
+    ) -> deployments.CreateDeploymentRunResponse:
+        """Ask for one run, once per run id and per idempotency key.
+
+        Raises:
+            ParametersInvalid: the parameters do not fit the deployment's schema; every problem has its path.
+            ObjectNotFound: there is no such deployment.
+        """
+        return self._run(self._client.create_deployment_run(request, timeout=timeout))
 
     def list_events(
         self, request: events.ListEventsRequest, *, timeout: float | None = None

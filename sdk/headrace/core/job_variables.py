@@ -7,20 +7,27 @@ variables, the run's. A value wins as a whole, except
 - what is named by a dotted key, such as `env.LEVEL` or `resources.limits.cpu`, which replaces that part
   of what the layers before it say. Within one layer a nested value wins over a dotted key.
 
-Then the placeholders `{{ name }}` of the template's `job_configuration` are filled: alone in their text
-they keep the value's type, and drop the key or the item when there is no value; within text they are
-replaced by it, or by nothing.
+Then the placeholders `{{ name }}` of the template's `job_configuration` are filled, by the rules of
+`headrace.core.templating`.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, cast
 
+from headrace.core.templating import (
+    MISSING,
+    Lookup,
+    TemplateError,
+    find_placeholders,
+    kept,
+    outputs,
+    resolve,
+)
+
 __all__ = [
-    "JobTemplateInvalid",
     "Problem",
     "expand_dotted_keys",
     "has_placeholder",
@@ -34,17 +41,10 @@ __all__ = [
 
 Variables = Mapping[str, Any]
 
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*([\w.\-\[\]$]+)\s*\}\}")
-_STEP: Final = re.compile(r"[^.\[\]]+")
 _STORED: Final = ("headrace.variables.", "headrace.blocks.", "prefect.variables.", "prefect.blocks.")
 _CONTEXT: Final = "ctx"
-_MISSING: Final = object()
 ENV: Final = "env"
 LABELS: Final = "labels"
-
-
-class JobTemplateInvalid(ValueError):
-    """A template, or what is put into it, cannot become a job; the message says why."""
 
 
 class Problem(NamedTuple):
@@ -105,20 +105,20 @@ def template_problems(template: object) -> list[Problem]:
 
 def _placeholders(value: object, path: str) -> Iterator[tuple[str, str]]:
     """Where each placeholder stands, and its name."""
-    if isinstance(value, str):
-        for match in _PLACEHOLDER.finditer(value):
-            yield path, match[1]
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         for key, item in cast("dict[str, Any]", value).items():
             yield from _placeholders(item, f"{path}.{key}")
     elif isinstance(value, list):
         for index, item in enumerate(cast("list[Any]", value)):
             yield from _placeholders(item, f"{path}[{index}]")
+    else:
+        for placeholder in find_placeholders(value):
+            yield path, placeholder.name
 
 
 def has_placeholder(value: object) -> bool:
     """Whether the value is text with a placeholder: its type is known only when that is filled."""
-    return isinstance(value, str) and _PLACEHOLDER.search(value) is not None
+    return isinstance(value, str) and any(True for _ in find_placeholders(value))
 
 
 # Layers
@@ -211,22 +211,23 @@ def job_configuration(
         The template's `job_configuration`, filled. `env` has text only.
 
     Raises:
-        JobTemplateInvalid: something cannot be filled in.
+        TemplateError: something cannot be filled in.
     """
     configuration: object = template.get("job_configuration") or {}
     if not isinstance(configuration, dict):
-        raise JobTemplateInvalid("job_configuration: must be an object")
+        raise TemplateError("job_configuration: must be an object")
     job = cast("dict[str, Any]", configuration)
-    variables = _without_context(job_variables(template, *layers), {_CONTEXT: context})
+    about = outputs({_CONTEXT: context})
+    variables: dict[str, Any] = resolve(job_variables(template, *layers), _only_context(about))
     variables[ENV] = _environment(base_env or {}, job.get(ENV), variables.get(ENV))
     variables[LABELS] = {**(base_labels or {}), **_texts(job.get(LABELS)), **_texts(variables.get(LABELS))}
-    variables.setdefault("name", _lookup({_CONTEXT: context}, "ctx.flow_run.name"))
-    if variables["name"] in (None, "", _MISSING):
-        del variables["name"]
+    if not variables.get("name"):
+        variables["name"] = about("ctx.flow_run.name")
     if not variables.get("command"):
         variables["command"] = default_command
-    rendered = _rendered({**job, ENV: "{{ env }}", LABELS: "{{ labels }}"}, {**variables, _CONTEXT: context})
-    return cast("dict[str, Any]", rendered)
+    whole = {**job, ENV: "{{ env }}", LABELS: "{{ labels }}"}
+    rendered: dict[str, Any] = resolve(whole, _nothing_stored, _copied(outputs(variables)), about)
+    return rendered
 
 
 def _environment(base: Variables, literal: object, given: object) -> dict[str, str]:
@@ -242,67 +243,23 @@ def _mapping(value: object) -> Variables:
     return cast("Variables", value) if isinstance(value, dict) else {}
 
 
-def _without_context(variables: dict[str, Any], names: Variables) -> dict[str, Any]:
-    """The variables with `{{ ctx.… }}` filled; other placeholders stay as they are."""
-
-    def find(name: str) -> object:
-        return _lookup(names, name) if name.startswith(f"{_CONTEXT}.") else None
-
-    filled = _filled(variables, find)
-    return cast("dict[str, Any]", filled)
+def _only_context(about: Lookup) -> Lookup:
+    """Fills `{{ ctx.… }}`; other placeholders of a value stay as they are."""
+    leave = kept("")
+    return lambda name: about(name) if name.startswith(f"{_CONTEXT}.") else leave(name)
 
 
-def _rendered(value: object, names: Variables) -> object:
-    def find(name: str) -> object:
-        if name.startswith(_STORED):
-            raise JobTemplateInvalid(f"'{name}' names a variable or a block, and the server has none yet")
-        return _lookup(names, name)
-
-    return _filled(value, find)
+def _nothing_stored(name: str) -> Any:
+    if name.startswith(_STORED):
+        raise TemplateError(f"'{name}' names a variable or a block, and the server has none yet")
+    return MISSING
 
 
-def _lookup(names: Variables, path: str) -> object:
-    """What `a.b[0].c` names, or `_MISSING`."""
-    found: Any = names
-    for part in _STEP.findall(path):
-        if isinstance(found, Mapping):
-            found = cast("Variables", found).get(part, _MISSING)
-        elif isinstance(found, Sequence) and not isinstance(found, str) and part.isdecimal():
-            items = cast("Sequence[Any]", found)
-            found = items[int(part)] if int(part) < len(items) else _MISSING
-        else:
-            return _MISSING
-        if found is _MISSING:
-            return _MISSING
-    return found
+def _copied(look_up: Lookup) -> Lookup:
+    """What is put in two places is two values."""
 
+    def copied(name: str) -> Any:
+        found = look_up(name)
+        return found if found is MISSING else copy.deepcopy(found)
 
-def _filled(value: object, find: Callable[[str], object]) -> object:
-    """The value with its placeholders filled by `find`.
-
-    `find` gives a name's value, `_MISSING` when there is none, or None to leave the placeholder alone.
-    """
-    if isinstance(value, str):
-        return _filled_text(value, find)
-    if isinstance(value, dict):
-        pairs = ((key, _filled(item, find)) for key, item in cast("dict[str, Any]", value).items())
-        return {key: item for key, item in pairs if item is not _MISSING}
-    if isinstance(value, list):
-        items = (_filled(item, find) for item in cast("list[Any]", value))
-        return [item for item in items if item is not _MISSING]
-    return value
-
-
-def _filled_text(text: str, find: Callable[[str], object]) -> object:
-    whole = _PLACEHOLDER.fullmatch(text.strip())
-    if whole is not None:
-        found = find(whole[1])
-        return text if found is None else copy.deepcopy(found) if found is not _MISSING else _MISSING
-
-    def replaced(match: re.Match[str]) -> str:
-        found = find(match[1])
-        if isinstance(found, (dict, list)):
-            raise JobTemplateInvalid(f"'{match[1]}' is no text, and cannot stand within '{text}'")
-        return match[0] if found is None else "" if found is _MISSING else str(found)
-
-    return _PLACEHOLDER.sub(replaced, text)
+    return copied

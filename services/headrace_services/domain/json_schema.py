@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time
 from typing import Any, Final, NamedTuple, cast
 
-__all__ = ["Fault", "faults"]
+__all__ = ["ANYTHING", "Fault", "faults", "target_of"]
 
+ANYTHING: Final = object()
+"""A value, or a part of one, that is known only later: it fits."""
 _DEPTH_MAX: Final = 64
 _STEPS_MAX: Final = 50_000
 _PATTERN_TEXT_MAX: Final = 256
@@ -54,7 +56,7 @@ class _Check:
 
     def run(self, value: object, schema: object, path: str, depth: int) -> Iterator[Fault]:
         self._steps += 1
-        if schema is True or (isinstance(schema, Mapping) and not schema):
+        if value is ANYTHING or schema is True or (isinstance(schema, Mapping) and not schema):
             return
         if schema is False:
             yield Fault(path, "is not allowed")
@@ -64,7 +66,7 @@ class _Check:
             return
         rules = cast("_Schema", schema)
         if "$ref" in rules:
-            yield from self.run(value, self._target(rules["$ref"]), path, depth + 1)
+            yield from self.run(value, target_of(self._root, rules["$ref"]), path, depth + 1)
         fault = _type_fault(value, rules)
         if fault is not None:
             yield Fault(path, fault)
@@ -75,17 +77,6 @@ class _Check:
             yield from self._object(cast("dict[str, Any]", value), rules, path, depth)
         elif isinstance(value, list):
             yield from self._array(cast("list[Any]", value), rules, path, depth)
-
-    def _target(self, reference: object) -> object:
-        """What a reference such as `#/$defs/Address` points at."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            return None
-        found: Any = self._root
-        for part in reference.removeprefix("#").strip("/").split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            if name:
-                found = cast("_Schema", found).get(name) if isinstance(found, Mapping) else None
-        return found
 
     def _object(self, value: dict[str, Any], rules: _Schema, path: str, depth: int) -> Iterator[Fault]:
         properties: _Schema = rules.get("properties") or {}
@@ -146,6 +137,18 @@ class _Check:
             return
         reasons = list(dict.fromkeys(fault.reason for found in tried for fault in found[:1]))
         yield Fault(path, " or ".join(reasons) or "fits none of the alternatives")
+
+
+def target_of(root: object, reference: object) -> object:
+    """What a reference such as `#/$defs/Address` points at within the schema `root`; None: nothing."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found: Any = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        if name:
+            found = cast("_Schema", found).get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _under(path: str, name: str) -> str:
@@ -245,7 +248,7 @@ def _size_faults(value: list[Any] | dict[str, Any], rules: _Schema) -> Iterator[
 
 
 def _repeats(items: list[Any]) -> bool:
-    return len({json.dumps(item, sort_keys=True) for item in items}) < len(items)
+    return len({json.dumps(item, sort_keys=True, default=id) for item in items}) < len(items)
 
 
 _REPEATED_GROUP: Final = re.compile(r"\)[*+{]|\\\d")

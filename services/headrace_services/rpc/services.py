@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from headrace.core.clock import Clock
 from headrace.v1 import (
     admin_service_pb2,
+    deployment_service_pb2,
     event_service_pb2,
     flow_service_pb2,
     log_service_pb2,
@@ -24,6 +25,7 @@ from headrace.v1 import (
 )
 from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.binding import handlers
+from headrace_services.rpc.deployments import DeploymentService
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.events import EventService
 from headrace_services.rpc.flows import FlowService
@@ -82,6 +84,7 @@ class Services:
                 ScheduleService(self.database, self.clock, self.scheduled),
             ),
             (_service(work_pool_service_pb2, "WorkPoolService"), WorkPoolService(self.database)),
+            (_service(deployment_service_pb2, "DeploymentService"), DeploymentService(self.database)),
             (
                 _service(admin_service_pb2, "AdminService"),
                 AdminService(self.database, facts, self.clock, self.drain),

@@ -9,9 +9,11 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from headrace.core.errors import FieldsInvalid, FieldViolation
 from headrace.core.job_templates import base_job_template
-from headrace.core.job_variables import template_problems
+from headrace.core.job_variables import Problem, template_problems
 from headrace.v1 import work_pool_service_pb2 as pb
 from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
+from headrace_services.domain.schema_checks import schema_faults
+from headrace_services.domain.structs import whole_numbers
 from headrace_services.rpc.call import Call
 from headrace_services.storage.database import Database
 from headrace_services.storage.work_pool_commands import (
@@ -152,7 +154,11 @@ def _check_template(pool: WorkPool) -> None:
     Raises:
         FieldsInvalid: they cannot; every problem has its path.
     """
-    problems = template_problems(MessageToDict(pool.base_job_template))
+    template = whole_numbers(MessageToDict(pool.base_job_template))
+    problems = template_problems(template)
+    if not problems:
+        faults = schema_faults(template["variables"])
+        problems = [Problem(f"variables.{path}", reason) for path, reason in faults]
     violations = [
         FieldViolation(f"{_TEMPLATE}.{path}" if path else _TEMPLATE, reason) for path, reason in problems
     ]

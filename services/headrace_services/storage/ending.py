@@ -11,6 +11,8 @@ from headrace_services.domain.attempt_rules import LossCause
 from headrace_services.domain.states import FINAL_TYPES
 from headrace_services.storage import steps
 from headrace_services.storage.command import Command
+from headrace_services.storage.declared_rows import DeploymentRow
+from headrace_services.storage.deployment_commands import forget_deployment
 from headrace_services.storage.dispatch_rows import AttemptRow, SessionRow
 from headrace_services.storage.entities import Lock
 from headrace_services.storage.losing import Loss, end_run, lose
@@ -173,7 +175,7 @@ class DeleteRun(Command[int]):
 
 
 class DeleteFlow(Command[int]):
-    """A flow goes, with all its runs."""
+    """A flow goes, with its deployments and all its runs."""
 
     is_solo = True
 
@@ -190,6 +192,9 @@ class DeleteFlow(Command[int]):
         top = {row[0] for row in found}
         tree = yield from steps.load_tree({row[1] for row in found})
         deleted = yield from _delete(work, _below(tree, top), self._force)
+        deployments = yield from work.rows.find(DeploymentRow, [("flow_id", "=", self._id)], lock=Lock.OWN)
+        for deployment in deployments:  # their runs are the flow's
+            yield from forget_deployment(work, deployment)
         work.writes.deleted_flows.append(self._id)
         return deleted
 

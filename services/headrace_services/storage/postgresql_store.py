@@ -106,6 +106,9 @@ _LOAD_WAITING: Final = (
     "SELECT id::text FROM runs WHERE workspace_id = 1 AND kind = 1 AND state_type = 1 "
     "AND work_pool = $1 AND work_queue = $2"
 )
+_LOAD_UNSTARTED: Final = (
+    "SELECT id::text FROM runs WHERE deployment_id = $1 AND state_type = 1 AND run_count = 0"
+)
 _LOCK_ROOTS: Final = "SELECT 1 FROM runs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
 _LOCK_FLOW: Final = "SELECT 1 FROM flows WHERE id = $1 FOR UPDATE"
 _LOAD_FLOW_ROOTS: Final = "SELECT id::text, root_run_id::text FROM runs WHERE flow_id = $1 AND kind = 1"
@@ -377,6 +380,9 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
 
     async def load_waiting(self, connection: Connection, work_pool: str, work_queue: str) -> Sequence[Row]:
         return await connection.fetch(_LOAD_WAITING, work_pool, work_queue)
+
+    async def load_unstarted(self, connection: Connection, deployment_id: str) -> Sequence[Row]:
+        return await connection.fetch(_LOAD_UNSTARTED, deployment_id)
 
     async def lock_flow(self, connection: Connection, flow_id: str) -> bool:
         return await connection.fetchval(_LOCK_FLOW, flow_id) is not None

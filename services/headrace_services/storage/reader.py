@@ -32,6 +32,7 @@ from headrace.v1.state_pb2 import State
 from headrace_services.domain.attempts import fold_attempts
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.change_queries import ChangeQueries
+from headrace_services.storage.deployment_queries import DeploymentQueries
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.directive_queries import directives
 from headrace_services.storage.dispatch_queries import DispatchQueries
@@ -68,6 +69,7 @@ class Reader(DispatchQueries):
     Attributes:
         work_pools: pools and queues.
         schedules: schedules of deployments.
+        deployments: deployments and their versions.
 
     Raises, from every method:
         DatabaseUnavailable: the database does not answer.
@@ -84,6 +86,7 @@ class Reader(DispatchQueries):
         self._inputs = InputQueries(backend, self._dialect)
         self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
         self.schedules = ScheduleQueries(backend, self._dialect)
+        self.deployments = DeploymentQueries(backend, self._dialect)
 
     # Runs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -31,6 +31,7 @@ __all__ = [
     "UpdateSchedule",
     "apply_schedules",
     "delete_schedules",
+    "drop_schedules",
     "recompute_schedules",
 ]
 
@@ -105,6 +106,18 @@ def _write(
         yield from clear_scheduled(work, deployment.id, {row.id for row in (*changed, *gone)}, overdue=False)
     for row in changed:
         start_firing(work, deployment, row)
+
+
+def drop_schedules(work: Work, deployment: DeploymentRow, kept: Collection[str]) -> Steps[list[FieldChange]]:
+    """Delete the deployment's schedules that have a slug which is none of `kept`; what changes by that."""
+    where = [("deployment_id", "=", deployment.id), ("slug", "is", True)]
+    rows = yield from work.rows.find(ScheduleRow, where, order=["create_time", "id"])
+    gone = [row for row in rows if row.slug not in kept]
+    for row in gone:
+        work.rows.delete(row)
+    if gone:
+        yield from clear_scheduled(work, deployment.id, {row.id for row in gone}, overdue=False)
+    return [FieldChange(path=f"schedules[{row.label}]", old_value=_declared(row)) for row in gone]
 
 
 def recompute_schedules(work: Work, deployment: DeploymentRow) -> Steps[None]:

@@ -22,6 +22,7 @@ __all__ = [
     "ScheduleRow",
     "checked_spec",
     "json_object",
+    "declared_schedule",
     "plan_of",
     "schedule_message",
 ]
@@ -189,6 +190,13 @@ _PLACES: Final = {"cron": "cron.cron", "rrule": "rrule.rrule", "interval": "inte
 
 def _invalid(field: str, error: ScheduleInvalid) -> FieldsInvalid:
     return FieldsInvalid.of(f"{field}.{_PLACES.get(error.field, error.field)}", error.reason)
+
+
+def declared_schedule(row: ScheduleRow) -> Schedule:
+    """What was declared: without what the server knows of the schedule."""
+    said = Schedule.FromString(row.spec)
+    said.slug = row.slug or ""
+    return said
 
 
 def schedule_message(row: ScheduleRow) -> Schedule:

@@ -13,9 +13,10 @@ from headrace.core.ids import new_id
 from headrace.core.names import slug
 from headrace.core.states import StateType
 from headrace.v1.deployment_pb2 import Deployment
-from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run
+from headrace.v1.run_pb2 import Run
 from headrace.v1.state_pb2 import STATE_TYPE_CANCELLING, STATE_TYPE_SCHEDULED, ScheduledDetails, State
 from headrace_services.domain.books import keep_books
+from headrace_services.domain.deployments import run_of_deployment
 from headrace_services.domain.schedules import QUEUED, ActiveRun
 from headrace_services.domain.states import SCHEDULED
 from headrace_services.storage import steps
@@ -112,22 +113,8 @@ def add_run(work: Work, deployment: DeploymentRow, schedule: ScheduleRow, wish: 
 def _template(deployment: bytes, version_id: str, schedule: bytes) -> Run:
     """What all runs of a schedule have in common; not to be changed."""
     said = deployment_spec(deployment)
-    run = Run(
-        kind=RUN_KIND_FLOW,
-        flow_name=said.flow_name,
-        flow_version=said.version,
-        deployment_version_id=version_id,
-        work_pool=said.work_pool,
-        work_queue=said.work_queue,
-        tags=said.tags,
-        labels=said.labels,
-        priority=said.priority,
-    )
-    if said.HasField("job_variables"):
-        run.job_variables.CopyFrom(said.job_variables)
     parameters = json.loads(said.parameters or "{}") | json.loads(plan_of(schedule).spec.parameters or "{}")
-    run.parameters.encoding, run.parameters.inline = "json", json.dumps(parameters).encode()
-    return run
+    return run_of_deployment(said, version_id, parameters)
 
 
 def enter_scheduled(work: Work, run: RunRow, scheduled_time: int, name: str) -> None:

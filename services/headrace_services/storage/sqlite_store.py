@@ -320,6 +320,10 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
         )
         return [_row(row, [0]) for row in self._fetch(sql, (work_pool, work_queue))]
 
+    def load_unstarted(self, deployment_id: str) -> list[Row]:
+        sql = "SELECT id FROM runs WHERE deployment_id = ? AND state_type = 1 AND run_count = 0"
+        return [_row(row, [0]) for row in self._fetch(sql, (deployment_id,))]
+
     def lock_flow(self, flow_id: str) -> bool:
         return bool(self._fetch(_FIND_FLOW, (blob(flow_id),)))
 

@@ -103,6 +103,11 @@ def load_waiting(work_pool: str, work_queue: str) -> Steps[Sequence[Row]]:
     return call("load_waiting", work_pool, work_queue)
 
 
+def load_unstarted(deployment_id: str) -> Steps[Sequence[Row]]:
+    """Ids of the runs of the deployment that are SCHEDULED and have never run."""
+    return call("load_unstarted", deployment_id)
+
+
 def lock_flow(flow_id: str) -> Steps[bool]:
     """Whether the flow exists; if so, no run can be added to it until the end of the transaction."""
     return call("lock_flow", flow_id)

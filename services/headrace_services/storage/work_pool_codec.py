@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, cast
+from typing import Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
 
 from headrace.core.errors import FieldsInvalid
 from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
+from headrace_services.domain.structs import whole_numbers
 from headrace_services.storage.declared_rows import WorkPoolRow, WorkQueueRow
 from headrace_services.storage.instants import set_micros
 
@@ -28,18 +29,7 @@ _LARGEST: Final = 2**31 - 1
 
 def struct_text(struct: Struct) -> str:
     """The object as JSON text with its keys in order: equal objects are equal text."""
-    return json.dumps(_whole_numbers(MessageToDict(struct)), sort_keys=True)
-
-
-def _whole_numbers(value: Any) -> Any:
-    """The wire knows only floats: those without a fraction were whole."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_whole_numbers(item) for item in cast("list[Any]", value)]
-    return value
+    return json.dumps(whole_numbers(MessageToDict(struct)), sort_keys=True)
 
 
 def struct_of(text: str) -> Struct:

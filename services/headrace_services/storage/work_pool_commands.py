@@ -22,6 +22,7 @@ from headrace_services.domain.priorities import first_free, placed
 from headrace_services.storage import steps
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, WorkQueueRow
+from headrace_services.storage.deployment_codec import set_queue
 from headrace_services.storage.entities import Lock
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
@@ -351,7 +352,7 @@ def _rename(work: Work, pool: str, old: str, new: str) -> Steps[None]:
     yield from _move_runs(work, pool, old, new)
     where = [("work_pool", "=", pool), ("work_queue", "=", old)]
     for deployment in (yield from work.rows.find(DeploymentRow, where)):
-        deployment.work_queue = new
+        set_queue(deployment, new)
         work.rows.put(deployment)
 
 
@@ -390,6 +391,6 @@ class DeleteWorkQueue(Command[None]):
         yield from _move_runs(work, pool.name, row.name, None)
         where = [("work_pool", "=", pool.name), ("work_queue", "=", row.name)]
         for deployment in (yield from work.rows.find(DeploymentRow, where)):
-            deployment.work_queue = None
+            set_queue(deployment, "")
             work.rows.put(deployment)
         work.rows.delete(row)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.deployments.templating import (
+from headrace.core.templating import (
     MISSING,
     TemplateError,
     environment,
