@@ -17,6 +17,7 @@ from headrace.client import get_client
 from headrace.settings import temporary_settings
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, Run, RunFilter
 from headrace.v1.state_pb2 import STATE_TYPE_COMPLETED, STATE_TYPE_CRASHED
+from tests.support.scripts import Script
 from tests.support.servers import ServerProcess
 
 PROGRAM = pathlib.Path(__file__).parent.parent / "support" / "programs" / "durable_flow.py"
@@ -138,3 +139,90 @@ def test_killed_at_any_step(kill_at: int, story: Story, undisturbed: Any) -> Non
     assert len(story.steps(run)) == steps, "one run for each step"
     assert {step.state.type for step in story.steps(run)} == {STATE_TYPE_COMPLETED}
     assert story.commits.read_text().count("commit") == 2
+
+
+def test_the_flow_was_edited_meanwhile(story: Story, undisturbed: Any) -> None:
+    result, bodies, steps = undisturbed
+    assert story.attempt(KILL_AT="12").returncode == -9
+    run = story.crashed()
+    before, completed = story.entered(), story.completed(run)
+    resumed = story.attempt(run.id, VERSION="2")
+    assert (resumed.returncode, resumed.stdout) == (0, result), resumed.stderr
+    # The step that was not there before runs, and disturbs no other.
+    assert story.entered() - before == +(bodies - completed) + Counter({("double", "1000"): 1})
+    assert len(story.steps(run)) == steps + 1
+
+
+def test_replayed_steps_are_undone_with_their_transaction(story: Story) -> None:
+    """Killed in a transaction; the next attempt fails in it: what the first has done is rolled back."""
+    killed = story.attempt(KILL_AT="9")
+    assert killed.returncode == -9 and story.entered()[("write", "1")] == 1, killed.stderr
+    run = story.crashed()
+    assert story.completed(run)[("write", "0")] == 1
+    resumed = story.attempt(run.id, ROLL_BACK="1")
+    assert resumed.stdout.strip() == "Failed", resumed.stderr
+    assert story.entered()[("write", "0")] == 1
+    assert story.commits.read_text().split() == ["rollback", "rollback"]
+    written = [step for step in story.steps(run) if step.task_name == "write"]
+    assert [story.names(step.id)[-1] for step in written] == ["RolledBack"] * 2
+
+
+ZOMBIE = """
+import pathlib, sys
+from headrace import flow, task
+from headrace.client import get_client
+from headrace.exceptions import Abort
+from headrace.execution.attempts import run_flow_attempt
+
+@task
+def step(x):
+    with pathlib.Path("journal").open("a") as lines:
+        lines.write(f"{sys.argv[1:]} {x}\\n")
+    return x
+
+@flow(name="zombie", durable=True)
+def body():
+    first = step(1)
+    if len(sys.argv) == 1:
+        print("one", flush=True)
+        input()
+    return [first, step(2)]
+
+try:
+    if len(sys.argv) > 1:
+        with get_client(sync_client=True) as client:
+            run = client.take_over_run(sys.argv[1], force=True)
+        print(run_flow_attempt(body, run.id, run.attempt, run.fence).result(_sync=True))
+    else:
+        body()
+except Abort as error:
+    print("aborted:", error)
+"""
+
+
+def test_the_process_that_lost_the_run_changes_nothing(
+    server: ServerProcess, client: Any, tmp_path: pathlib.Path
+) -> None:
+    """It was slow, or cut off, and not dead."""
+    with Script(tmp_path / "program.py", ZOMBIE, server.environment) as old:
+        old.reached("one")
+        (run,) = client.iter_runs(RunFilter(flow_names=["zombie"], top_level_only=True))
+        taken = subprocess.run(
+            [sys.executable, "-W", "error", "program.py", run.id],
+            env=server.environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert taken.stdout == "[1, 2]\n"
+        before = {one.id: one.etag for one in client.iter_runs(RunFilter(root_run_ids=[run.id]))}
+        old.go_on()
+        said = old.finish()
+    assert said.startswith("aborted:") and "owned by its attempt 2 with fence 2" in said
+    after = client.get_run(run.id)
+    assert (after.state.type, after.attempt, after.run_count) == (STATE_TYPE_COMPLETED, 2, 2)
+    # Not one entry of the old process was taken: no state, and no run of the step that it began.
+    assert {one.id: one.etag for one in client.iter_runs(RunFilter(root_run_ids=[run.id]))} == before
+    assert len((tmp_path / "journal").read_text().splitlines()) in (2, 3)

@@ -38,8 +38,8 @@ class Bodies:
         self.entered: Counter[Any] = Counter()
         self.tries = tries
 
-    def enter(self, *what: Any) -> None:
-        self.entered[what if len(what) > 1 else what[0]] += 1
+    def enter(self, what: Any, *more: Any) -> None:
+        self.entered[(what, *more) if more else what] += 1
 
     def fail(self) -> None:
         """The flow fails here, but for its last try."""
@@ -352,7 +352,10 @@ def test_a_replayed_run_is_left_alone(
     states: list[State[Any]] = []
 
     def hook(name: str) -> Any:
-        return lambda *_: called.append(name)
+        def note(*_: Any) -> None:
+            called.append(name)
+
+        return note
 
     @task(on_running=[hook("running")], on_completion=[hook("completed")], task_run_name=hook("name"))
     def step() -> dict[str, int]:
@@ -459,8 +462,14 @@ def hooked(bodies: Bodies, name: str) -> Any:
         bodies.enter(name)
         return x
 
-    step.on_commit(lambda txn: bodies.enter(f"commit {name}"))
-    step.on_rollback(lambda txn: bodies.enter(f"rollback {name}"))
+    @step.on_commit
+    def committed(_: Any) -> None:
+        bodies.enter(f"commit {name}")
+
+    @step.on_rollback
+    def undone(_: Any) -> None:
+        bodies.enter(f"rollback {name}")
+
     return step
 
 

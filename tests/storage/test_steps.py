@@ -126,7 +126,7 @@ async def test_a_step_that_did_not_complete_begins_anew(
     again.state.CopyFrom(state("PENDING", START + 2 * SECOND))
     outcome = await recording.post(run_of(again), record(step, state("RUNNING", START + 3 * SECOND)))
     assert await names(database, step) == expected
-    refused = [type(result) for _, result in outcome.results]
+    refused: list[type] = [type(result) for _, result in outcome.results]
     assert refused == ([] if len(expected) == 4 else [TransitionNotAllowed] * 2)
     if len(expected) == 4:
         now = await database.reader.get_run(step.id)

@@ -7,25 +7,28 @@ import inspect
 import logging
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
-from headrace.cli.failures import ExitCode
+from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.live import LineView, TreeView, View, can_draw
 from headrace.cli.options import Format
 from headrace.cli.output import emit_json, say
+from headrace.cli.parameters import check_parameters
 from headrace.cli.progress import Progress
+from headrace.cli.selecting import find_run
 from headrace.client import get_client
 from headrace.client.discovery import ensure_server
 from headrace.core.clock import SystemClock
-from headrace.core.errors import ServerUnavailable
+from headrace.core.errors import RunActive, ServerUnavailable, TransitionNotAllowed
+from headrace.execution.attempts import recorded_parameters_of, run_flow_attempt
 from headrace.logging.configuration import ensure_configured
 from headrace.recorder.observers import observe
 from headrace.settings import get_current_settings
-from headrace.v1.run_pb2 import Run
+from headrace.v1.run_pb2 import Run, RunKind
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from headrace.states import State
     from headrace.v1.record_service_pb2 import RecordEntry
 
-__all__ = ["execute"]
+__all__ = ["execute", "execute_again"]
 
 
 def execute(
@@ -51,10 +54,60 @@ def execute(
     """
     if get_current_settings().api_url == "auto":
         ensure_server(get_current_settings())
+    return _shown(_Watched(), lambda: _call(flow, parameters, name, tags), output)
+
+
+def execute_again(
+    flow: Flow[..., Any], text: str, parameters: dict[str, Any], *, force: bool, output: Format
+) -> int:
+    """Take a flow run up again, run it to its end and show how it goes.
+
+    Args:
+        flow: its flow.
+        text: which run is meant.
+        parameters: in place of those on record.
+        force: also from a process that may be executing it.
+        output: how the run is shown afterwards.
+
+    Returns:
+        The exit code: by the final state.
+
+    Raises:
+        CliError: there is no such run, it cannot be taken up, or it is one of another flow.
+        KeyboardInterrupt: the run was interrupted; it is recorded as Crashed, and said so.
+    """
+    run = asyncio.run(_taken_over(flow, text, parameters, force))
     watched = _Watched()
+    watched.knows(run)
+    given = {**recorded_parameters_of(run), **parameters}
+    return _shown(watched, lambda: run_flow_attempt(flow, run.id, run.attempt, run.fence, given), output)
+
+
+async def _taken_over(flow: Flow[..., Any], text: str, parameters: dict[str, Any], force: bool) -> Run:
+    """The run, which is this process's from now on."""
+    async with get_client() as client:
+        run = await find_run(client, text, RunKind.RUN_KIND_FLOW)
+        if run.flow_name != flow.name:
+            raise CliError(
+                f"Flow run {run.name} is one of the flow '{run.flow_name}', not of '{flow.name}'.",
+                code=ExitCode.USAGE,
+            )
+        check_parameters(flow, {**recorded_parameters_of(run), **parameters})
+        try:
+            return await client.take_over_run(run.id, force=force)
+        except RunActive as error:
+            raise CliError(
+                f"Flow run {run.name} is {run.state.name}: {error.message}", "Give --force to do so."
+            ) from None
+        except TransitionNotAllowed as error:
+            raise CliError(f"Flow run {run.name} cannot be taken up again. {error.message}") from None
+
+
+def _shown(watched: _Watched, run: Callable[[], State[Any]], output: Format) -> int:
+    """Run, show how it goes and how it ended; the exit code."""
     try:
         with watched.shown():
-            final = _call(flow, parameters, name, tags)
+            final = run()
     finally:
         watched.say_end()
     if output != "table":
@@ -99,6 +152,12 @@ class _Watched:
     def top(self) -> Node | None:
         """The flow run, once it has begun."""
         return self.progress.nodes.get(self.run.id)
+
+    def knows(self, run: Run) -> None:
+        """The flow run is on record already."""
+        self.run.CopyFrom(run)
+        with self._lock:
+            self.progress.take_run(run)
 
     def _tops(self) -> list[Node]:
         return [self.top] if self.top is not None else []

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from headrace.flows import Flow
     from headrace.states import State
 
-__all__ = ["run_flow_attempt"]
+__all__ = ["recorded_parameters_of", "run_flow_attempt"]
 
 
 def run_flow_attempt(
@@ -79,7 +79,7 @@ def run_flow_attempt(
     if recorded is None:
         recorded = run_in_background(_recorded_run(run_id))
     run_in_background(recorded_everything())
-    given = _recorded_parameters(recorded) if parameters is None else parameters
+    given = recorded_parameters_of(recorded) if parameters is None else parameters
     call = recorded_flow_call(flow, _flow_run(recorded, attempt, fence), _bound(flow, given))
     run = call.context.flow_run
     if flow.retry_deadline_seconds is not None and run.start_micros:
@@ -112,7 +112,12 @@ async def _idle_time(run: FlowRun) -> int:
     return idle_time(history, run.start_micros, passing_time().now())
 
 
-def _recorded_parameters(run: Run) -> dict[str, Any]:
+def recorded_parameters_of(run: Run) -> dict[str, Any]:
+    """The arguments of a run as they are on record, by parameter name.
+
+    Raises:
+        SerializationError: they are not recorded as JSON.
+    """
     if not run.HasField("parameters"):
         return {}
     if run.parameters.encoding != "json":

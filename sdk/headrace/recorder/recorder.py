@@ -387,9 +387,9 @@ class SpoolRecorder:
         if waiting is not None:
             waiting[0].set_exception(error)
             return
-        entry = self._entry(seq)
-        if isinstance(error, StaleAttempt) and entry is not None:
-            self.owners.lose(entry.state.attempt.run_id, error.message)
+        if isinstance(error, StaleAttempt):
+            # Of the run that owns the one which was written about.
+            self.owners.lose(error.facts.get("run_id", ""), error.message)
         self._notices.once(f"refused {error.reason}", f"The server did not take a record: {error.message}")
 
     def gave_up(self, seq: int, *, is_poison: bool) -> None:

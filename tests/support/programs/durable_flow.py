@@ -87,6 +87,12 @@ def committed(txn: object) -> None:
         journal.write("commit\n")
 
 
+@write.on_rollback
+def rolled_back(txn: object) -> None:
+    with JOURNAL.with_suffix(".commits").open("a") as journal:
+        journal.write("rollback\n")
+
+
 @flow
 def inner(n: int) -> list[int]:
     enter("inner", n)
@@ -111,6 +117,8 @@ def everything(n: int = 3) -> dict[str, object]:
     summed = total.submit(mapped)  # waits for the mapped ones
     with transaction():
         written = [write(x) for x in range(2)]
+        if "ROLL_BACK" in os.environ:
+            raise ValueError("undo")
     return {
         "loop": loop,
         "summed": summed.result(),
@@ -119,7 +127,7 @@ def everything(n: int = 3) -> dict[str, object]:
         "flaky": flaky(5),
         "large": len(large(100_000)),
         "written": written,
-        "last": double(summed),
+        "last": double.submit(summed).result(),
     }
 
 
@@ -128,6 +136,6 @@ if __name__ == "__main__":
         with get_client(sync_client=True) as client:
             run = client.take_over_run(sys.argv[1])
         state = run_flow_attempt(everything, run.id, run.attempt, run.fence)
-        print(json.dumps(state.result(_sync=True), sort_keys=True))
+        print(json.dumps(state.result(_sync=True), sort_keys=True) if state.is_completed() else state.name)
     else:
         print(json.dumps(everything(), sort_keys=True))
