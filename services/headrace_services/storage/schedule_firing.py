@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-BATCH_SCHEDULES: Final = 250
+BATCH_SCHEDULES: Final = 150
 """How many schedules one transaction makes runs for, so that no other write waits for long."""
 BACKFILL_MAX: Final = 1000
 
@@ -113,6 +113,7 @@ class _Fire(NamedTuple):
     deployment: DeploymentRow
     plan: Plan
     fire: int
+    run_id: str
 
 
 class _Batch:
@@ -144,19 +145,18 @@ class _Batch:
             _log.warning("schedule %s: no run was made for %d missed fires", row.label, fires.missed)
         row.last_fire_time = fires.made[-1] if fires.made else row.last_fire_time
         row.expect(fires.next, lead)
-        self._fires += [_Fire(row, deployment, plan, fire) for fire in fires.made]
+        self._fires += [_Fire(row, deployment, plan, at, run_id_of(row.id, at)) for at in fires.made]
         yield from ()
 
     def make(self) -> Steps[int]:
         """Make the runs; how many there are."""
         work = self._work
-        ids = {run_id_of(item.schedule.id, item.fire) for item in self._fires}
-        yield from work.load_runs(ids)
+        yield from work.load_runs([item.run_id for item in self._fires])
         looking = {item.deployment.id for item in self._fires if not lead_of(item.plan, item.deployment)}
         active = yield from active_runs(work, looking)
         made = 0
         for item in self._fires:
-            if work.runs.get(run_id_of(item.schedule.id, item.fire)) is None:
+            if work.runs.get(item.run_id) is None:
                 made += yield from self._make(item, active.get(item.deployment.id))
         return made
 
@@ -178,7 +178,7 @@ class _Batch:
                 self._note_wait(item, rule)
         delay = jitter_of(schedule.id, from_micros(item.fire), plan.jitter_seconds)
         wish = Wish(
-            run_id_of(schedule.id, item.fire),
+            item.run_id,
             item.fire + delay // delay.resolution,
             idempotency_key(schedule, item.fire),
             waits=waits,
@@ -190,7 +190,7 @@ class _Batch:
 
     def _note_wait(self, item: _Fire, rule: OverlapRule) -> None:
         row = OverlapWaitRow(
-            run_id_of(item.schedule.id, item.fire),
+            item.run_id,
             *(item.deployment.id, item.schedule.id, rule.per_schedule, rule.include_manual, item.fire),
         )
         self._work.rows.put(row)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -51,7 +51,12 @@ _random: Final = random.Random()
 
 def run_id_of(schedule_id: str, fire: int) -> str:
     """The id of the run of one fire: known before the run exists, and the same whoever makes it."""
-    return str(uuid.uuid5(uuid.UUID(schedule_id), str(fire)))
+    # UUIDv5 of schedule and instant; `uuid.uuid5` takes five times as long.
+    said = bytes.fromhex(schedule_id.replace("-", "")) + str(fire).encode()
+    digest = int.from_bytes(hashlib.sha1(said, usedforsecurity=False).digest()[:16])
+    digest = digest & ~(0xF << 76) & ~(0x3 << 62) | 0x5 << 76 | 0x2 << 62
+    text = f"{digest:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def idempotency_key(schedule: ScheduleRow, fire: int) -> str:

@@ -1,0 +1,139 @@
+"""`headrace schedule` against a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from headrace.client import get_client
+from headrace.core.ids import new_id
+from headrace.settings import temporary_settings
+from headrace.v1.deployment_pb2 import Deployment
+from tests.cli.conftest import Answer, Cli
+from tests.support.servers import ServerProcess
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def deployment(server: ServerProcess) -> str:
+    """A deployment, by its name."""
+    with temporary_settings({"api_url": server.address}), get_client(sync_client=True) as client:
+        applied = client.apply_deployment(Deployment(flow_name="etl", name=f"d-{new_id()}"))
+        return f"etl/{applied.deployment.name}"
+
+
+@pytest.fixture
+def run(server: ServerProcess, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A command that succeeds."""
+    monkeypatch.setenv("HEADRACE_API_URL", server.address)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*words: str) -> Answer:
+        done = cli("schedule", *words)
+        assert done.code == 0, done.err
+        return done
+
+    return command
+
+
+def test_the_life_of_a_schedule(run: Run, deployment: str) -> None:
+    said = run(
+        "create", deployment, "--cron", "0 9 * * *", "--slug", "nine", "-p", "n=1", "--overlap", "queue(2)"
+    )
+    assert "Schedule nine fires next" in said.err
+    name = f"{deployment}/nine"
+    found = json.loads(run("inspect", name, "-o", "json").out)
+    assert found["cron"]["cron"] == "0 9 * * *" and json.loads(found["parameters"]) == {"n": 1}
+    assert found["overlap"]["mode"] == "QUEUE" and len(found["next_fires"]) == 5
+    shown = run("inspect", found["id"][:30]).out
+    assert "0 9 * * *" in shown and "queue" in shown
+    listed = run("ls", "-d", deployment).out
+    assert deployment in listed and "nine" in listed
+    assert run("ls", "-d", deployment, "-q").out.strip() == found["id"]
+    assert "is paused" in run("pause", name).err
+    assert "paused" in run("ls", "-d", deployment).out
+    assert run("ls", "-d", deployment, "--active", "-o", "jsonl").out == ""
+    assert json.loads(run("resume", name, "-o", "json").out)["next_fire_time"]
+    assert "Deleted schedule nine" in run("delete", name, "--yes").err
+    assert json.loads(run("ls", "-d", deployment, "-o", "json").out) == []
+
+
+def test_runs_at_will_and_of_the_past(run: Run, deployment: str) -> None:
+    run(
+        "create",
+        deployment,
+        "--interval",
+        "PT1H",
+        "--anchor-date",
+        "2026-01-01T00:30",
+        "--slug",
+        "hourly",
+        "--paused",
+    )
+    name = f"{deployment}/hourly"
+    assert json.loads(run("trigger", name, "-o", "json").out)["state"]["name"] == "Scheduled"
+    window = ("--from", "2026-03-01T00:00", "--to", "2026-03-01T03:00", "-p", "at={{ scheduled_time }}")
+    planned = run("backfill", name, *window, "--dry-run")
+    assert "3 would be made, 0 existed." in planned.err
+    made = [json.loads(line) for line in run("backfill", name, *window, "-o", "jsonl").out.splitlines()]
+    assert [fire["fire_time"] for fire in made] == [f"2026-03-01T0{hour}:30:00.000000Z" for hour in range(3)]
+    again = run("backfill", name, *window, "--order", "newest")
+    assert "0 made, 3 existed." in again.err
+    assert again.out.index("02:30") < again.out.index("00:30")
+
+
+def test_a_preview_of_what_exists(run: Run, deployment: str) -> None:
+    run("create", deployment, "--rrule", "FREQ=DAILY;BYHOUR=9", "--timezone", "Asia/Tokyo", "--slug", "tokyo")
+    fires = json.loads(run("preview", "tokyo", "--after", "2026-01-01T00:00Z", "-n", "2", "-o", "json").out)
+    assert [fire["fire_time"] for fire in fires] == ["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]
+    assert fires[0]["local_time"] == "Thu 2026-01-01 09:00:00 JST"
+
+
+def test_a_preview_needs_no_server(cli: Cli) -> None:
+    answer = cli(
+        "schedule", "preview", "--cron", "0 9 * * MON", "--after", "2026-01-01", "-n", "2", "-o", "jsonl"
+    )
+    assert answer.code == 0, answer.err
+    fires = [json.loads(line)["fire_time"] for line in answer.out.splitlines()]
+    assert fires == ["2026-01-05T09:00:00+00:00", "2026-01-12T09:00:00+00:00"]
+    shown = cli("schedule", "preview", "--interval", "90", "--anchor-date", "2026-01-01T00:00")
+    assert len(shown.out.splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("preview", "Give one of --cron, --interval and --rrule."),
+        ("preview --cron @daily --rrule FREQ=DAILY", "Give one of --cron, --interval and --rrule."),
+        ("preview --cron @daily --anchor-date 2026-01-01", "--anchor-date goes with --interval."),
+        ("preview --interval 60 --day-and", "--day-and goes with --cron."),
+        ("preview --cron @dayly", "there is no '@dayly'"),
+        ("preview --cron @daily --timezone Europe/Olso", "did you mean 'Europe/Oslo'?"),
+        ("preview --interval soon", "'soon' is no interval"),
+        ("preview --rrule FREQ=DAILY;COUNT=100000", "COUNT must be"),
+        ("preview --cron @daily --after tomorrow", "'tomorrow' is not a time for --after."),
+        ("create etl/x --cron @daily --overlap sometimes", "none of allow, skip"),
+        ("create etl/x --cron @daily --catch-up all(0)", "between 1 and 1000"),
+        ("backfill x --from never --to 2026-01-01", "'never' is not a time for --from."),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(words: str, said: str, cli: Cli) -> None:
+    answer = cli("schedule", *words.split())
+    assert answer.code == 2, answer.err
+    assert said in answer.err and answer.err.startswith("Error: ") and answer.err.count("\n") == 1
+
+
+def test_a_schedule_that_is_not_there(run: Run, cli: Cli, deployment: str) -> None:
+    run("create", deployment, "--cron", "@daily", "--slug", "midnight")
+    done = cli("schedule", "inspect", f"{deployment}/midnite")
+    assert done.code == 3
+    assert "Did you mean 'midnight'?" in done.err
