@@ -34,6 +34,7 @@ __all__ = [
     "FailedRun",
     "FlowPauseTimeout",
     "FlowRunTimeoutError",
+    "FlowRunWaitTimeout",
     "HashError",
     "HeadraceException",
     "InvalidNameError",
@@ -192,6 +193,10 @@ class MappingMissingIterable(HeadraceException):
 
 class SerializationError(HeadraceException):
     """A value could not be turned into bytes, or bytes into a value."""
+
+
+class FlowRunWaitTimeout(HeadraceException):
+    """A flow run had not ended when the time to wait for it was over."""
 
 
 class EventTooLarge(HeadraceException):

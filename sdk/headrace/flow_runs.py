@@ -17,20 +17,27 @@ their twins that begin with `a` do everywhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+import asyncio
+import logging
+from contextlib import aclosing, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from uuid import UUID
 
+from headrace.client.calls import is_transient
 from headrace.context import FlowRunContext, TaskRunContext, current_run
-from headrace.core.errors import FieldsInvalid
+from headrace.core.errors import FieldsInvalid, ObjectNotFound, ServiceError
 from headrace.core.ids import new_id
-from headrace.exceptions import FlowPauseTimeout, NotPausedError, RunInputInvalid
+from headrace.exceptions import FlowPauseTimeout, FlowRunWaitTimeout, NotPausedError, RunInputInvalid
 from headrace.execution.background import dispatched, offloaded
 from headrace.execution.pausing import Asked, PauseRequest
 from headrace.execution.server import server_for
+from headrace.v1.run_pb2 import RunFilter
 from headrace.v1.run_service_pb2 import PauseRunRequest, ProposeStateResponse, ResumeRunRequest
 
 if TYPE_CHECKING:
+    from headrace.client.api import HeadraceClient
     from headrace.input import RunInput
+    from headrace.runs import FlowRun
 
 __all__ = [
     "apause_flow_run",
@@ -39,7 +46,10 @@ __all__ = [
     "pause_flow_run",
     "resume_flow_run",
     "suspend_flow_run",
+    "wait_for_flow_run",
 ]
+
+_log = logging.getLogger("headrace.flow_runs")
 
 T = TypeVar("T")
 
@@ -204,6 +214,68 @@ async def aresume_flow_run(flow_run_id: str | UUID, run_input: Any = None) -> No
 def resume_flow_run(flow_run_id: str | UUID, run_input: Any = None) -> None:
     """Let a paused or suspended flow run go on; see `aresume_flow_run`."""
     return dispatched(aresume_flow_run(flow_run_id, run_input))
+
+
+async def wait_for_flow_run(
+    flow_run_id: str | UUID,
+    timeout: float | None = 10800,
+    poll_interval: float | None = None,
+    client: HeadraceClient | None = None,
+    log_states: bool = False,
+) -> FlowRun:
+    """Wait until a flow run has ended, wherever it runs.
+
+    Args:
+        flow_run_id: the run.
+        timeout: seconds; None: for as long as it takes.
+        poll_interval: seconds between two tries to watch the run while the server is away; default: 1. The
+            end of the run is told at once.
+        client: an open client; None: one of the settings in force.
+        log_states: write each state that the run enters to the log.
+
+    Returns:
+        The run; its `state` is final, and gives the result where that was kept.
+
+    Raises:
+        FlowRunWaitTimeout: the run had not ended in time.
+        ObjectNotFound: there is no such run, or it was deleted meanwhile.
+        ValueError: it is a task run.
+        ServerUnavailable: there is no server, and none can be started.
+    """
+    run_id, interval = str(flow_run_id), 1.0 if poll_interval is None else _checked(poll_interval)
+    own = server_for("Waiting for a flow run") if client is None else nullcontext(client)
+    try:
+        async with asyncio.timeout(timeout), own as asked:
+            return await _ended(asked, run_id, interval, log_states)
+    except TimeoutError:
+        raise FlowRunWaitTimeout(
+            f"Flow run with ID {run_id} exceeded watch timeout of {timeout:g} seconds"
+        ) from None
+
+
+async def _ended(client: HeadraceClient, run_id: str, interval: float, log_states: bool) -> FlowRun:
+    from headrace.execution.attempts import recorded_flow_run
+
+    run = await client.get_run(run_id)
+    seen = ""
+    while True:
+        try:
+            async with aclosing(cast("Any", client.watch_runs(RunFilter(ids=[run_id])))) as events:
+                async for event in events:
+                    if event.WhichOneof("event") == "removed_run_id":
+                        raise ObjectNotFound.of("run", run_id)
+                    if event.HasField("upsert"):
+                        run = event.upsert
+                        if log_states and run.state.id != seen:
+                            seen = run.state.id
+                            said = "Flow run %r is in state %r"
+                            _log.info(said, run.name, run.state.name, extra={"send_to_api": False})
+                    if run.HasField("end_time"):
+                        return recorded_flow_run(await client.get_run(run_id), run.attempt, run.fence)
+        except ServiceError as error:
+            if not is_transient(error):
+                raise
+        await asyncio.sleep(interval)
 
 
 def _checked(seconds: float) -> float:

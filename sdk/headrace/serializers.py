@@ -18,6 +18,8 @@ from headrace import typed_json
 from headrace.exceptions import SerializationError
 
 __all__ = [
+    "CompressedJSONSerializer",
+    "CompressedPickleSerializer",
     "CompressedSerializer",
     "JSONSerializer",
     "PickleSerializer",
@@ -169,6 +171,30 @@ class CompressedSerializer(Serializer):
         except Exception as error:  # each library has errors of its own
             raise SerializationError(f"The recorded bytes cannot be decompressed: {error}") from error
         return self.serializer.loads(plain)
+
+
+class CompressedPickleSerializer(CompressedSerializer):
+    """`CompressedSerializer` over pickle: "compressed/pickle".
+
+    Args:
+        serializer: what is compressed.
+        compressionlib: see `CompressedSerializer`.
+    """
+
+    def __init__(self, serializer: Serializer | str = "pickle", compressionlib: str = "lzma") -> None:
+        super().__init__(serializer, compressionlib)
+
+
+class CompressedJSONSerializer(CompressedSerializer):
+    """`CompressedSerializer` over JSON: "compressed/json".
+
+    Args:
+        serializer: what is compressed.
+        compressionlib: see `CompressedSerializer`.
+    """
+
+    def __init__(self, serializer: Serializer | str = "json", compressionlib: str = "lzma") -> None:
+        super().__init__(serializer, compressionlib)
 
 
 def serializer_of(serializer: Serializer | str) -> Serializer:

@@ -22,7 +22,13 @@ from headrace.exceptions import MissingResult, SerializationError
 from headrace.execution.encoding import state_from_proto
 from headrace.filesystems import LocalFileSystem, MemoryFileSystem
 from headrace.results import get_result_store, should_persist_result
-from headrace.serializers import CompressedSerializer, PickleSerializer, Serializer
+from headrace.serializers import (
+    CompressedJSONSerializer,
+    CompressedPickleSerializer,
+    CompressedSerializer,
+    PickleSerializer,
+    Serializer,
+)
 from headrace.settings import temporary_settings
 from headrace.states import Completed, Failed, State
 from tests.support.kinds import KINDS, call, of_kind
@@ -359,6 +365,22 @@ def test_serializers(serializer: Any, value: Any, place: Path, recorder: MemoryR
     data = recorder.the("it").states[-1].data
     assert data.encoding == (serializer if isinstance(serializer, str) else "compressed/pickle:bz2")
     assert back(recorder).result(_sync=True) == value
+
+
+@pytest.mark.parametrize(
+    ("serializer", "type"),
+    [
+        (CompressedJSONSerializer(), "compressed/json"),
+        (CompressedPickleSerializer(), "compressed/pickle"),
+        (CompressedPickleSerializer(compressionlib="zlib"), "compressed/pickle:zlib"),
+    ],
+)
+def test_compressed_serializers_by_their_classes(
+    serializer: Any, type: str, place: Path, recorder: MemoryRecorder
+) -> None:
+    task(lambda: [1] * 50, name="it", result_storage=place, result_serializer=serializer)()
+    assert recorder.the("it").states[-1].data.encoding == type
+    assert back(recorder).result(_sync=True) == [1] * 50
 
 
 def test_a_serializer_of_the_authors_own(place: Path, recorder: MemoryRecorder) -> None:

@@ -36,18 +36,22 @@ MODULES = {
         *("FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"),
         *("hydrated_context", "serialize_context"),
     ],
+    "headrace.events": ["Event", "ReceivedEvent", "RelatedResource", "Resource", "emit_event"],
     "headrace.exceptions": ["ConfigurationError", "HashError", "HeadraceException", "ObjectNotFound"],
     "headrace.flows": ["Flow", "flow"],
     "headrace.flow_runs": [
         *("apause_flow_run", "aresume_flow_run", "asuspend_flow_run"),
-        *("pause_flow_run", "resume_flow_run", "suspend_flow_run"),
+        *("pause_flow_run", "resume_flow_run", "suspend_flow_run", "wait_for_flow_run"),
     ],
     "headrace.futures": ["as_completed", "wait"],
     "headrace.input": ["RunInput", "RunInputMetadata", "asend_input", "receive_input", "send_input"],
     "headrace.results": ["ResultRecord", "ResultStore", "StoredResult", "get_result_store"],
     "headrace.runtime": ["flow_run", "task_run", "deployment"],
     "headrace.schedules": ["CatchUp", "Cron", "Interval", "Overlap", "RRule", "Schedule", "ScheduleInvalid"],
-    "headrace.serializers": ["CompressedSerializer", "JSONSerializer", "PickleSerializer", "Serializer"],
+    "headrace.serializers": [
+        *("CompressedJSONSerializer", "CompressedPickleSerializer", "CompressedSerializer"),
+        *("JSONSerializer", "PickleSerializer", "Serializer"),
+    ],
     "headrace.states": ["Cancelled", "Completed", "Failed", "State", "StateGroup", "raise_state_exception"],
     "headrace.task_runners": [
         *("ConcurrentTaskRunner", "ProcessPoolTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"),
@@ -63,6 +67,7 @@ MODULES = {
         "get_transaction",
         "transaction",
     ],
+    "headrace.types": ["SecretDict"],
     "headrace.utilities.annotations": ["allow_failure", "opaque", "quote", "unmapped"],
 }
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from headrace.flows import Flow
     from headrace.states import State
 
-__all__ = ["recorded_parameters_of", "run_flow_attempt"]
+__all__ = ["recorded_flow_run", "recorded_parameters_of", "run_flow_attempt"]
 
 
 def run_flow_attempt(
@@ -80,7 +80,7 @@ def run_flow_attempt(
         recorded = run_in_background(_recorded_run(run_id))
     run_in_background(recorded_everything())
     given = recorded_parameters_of(recorded) if parameters is None else parameters
-    call = recorded_flow_call(flow, _flow_run(recorded, attempt, fence), _bound(flow, given))
+    call = recorded_flow_call(flow, recorded_flow_run(recorded, attempt, fence), _bound(flow, given))
     run = call.context.flow_run
     if flow.retry_deadline_seconds is not None and run.start_micros:
         call.context.idle_micros = run_in_background(_idle_time(run))
@@ -151,8 +151,12 @@ def _is_optional(parameter: inspect.Parameter) -> bool:
     return parameter.default is not inspect.Parameter.empty or parameter.kind in variadic
 
 
-def _flow_run(recorded: Run, attempt: int, fence: int) -> FlowRun:
-    """The run as this attempt of it knows it."""
+def recorded_flow_run(recorded: Run, attempt: int, fence: int) -> FlowRun:
+    """A run that a server has, as this attempt of it knows it.
+
+    Raises:
+        ValueError: it is no flow run.
+    """
     if recorded.kind != RUN_KIND_FLOW:
         raise ValueError(f"Run {recorded.id} is no flow run.")
     return FlowRun(
