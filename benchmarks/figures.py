@@ -98,6 +98,8 @@ FIGURES: Final[tuple[Figure, ...]] = (
     _rate("creates", "CreateRun, 32 in flight", 2000, 4000),
     _rate("record", "task runs over one record stream, by hand, until durable", 3000, 8000),
     _cpu("record.server_cpu", "  server CPU per task run"),
+    _rate("replay", "completed steps given back to a durable flow that is run again", 2500, 10_000),
+    _cpu("replay.client_cpu", "  client CPU per step"),
     Figure("newest", "newest 50 of 1,000,000 runs, slowest filter, p50", "ms", 20, 5),
     Figure("import", "import of flow and task, less the bare interpreter", "ms", 200, 120),
     Figure("import.forbidden", "SQL, HTTP, rich or server modules loaded by that", "modules", 0, 0),

@@ -1,5 +1,5 @@
-"""headrace's own calls: how soon one state is durable, how many runs can be created, and what a recorded
-task run costs the server."""
+"""headrace's own calls: how soon one state is durable, how many runs can be created, what a recorded task
+run costs the server, and how soon a durable flow is where it was."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _PROGRAMS = pathlib.Path(__file__).parents[1] / "programs"
 _STATES = 300
 _CREATES, _IN_FLIGHT = 3200, 32
 _RECORDED = 5000
+_REPLAYED = 5000
 
 
 def _acknowledgement(product: Product, databases: Databases, repeats: int) -> Values:
@@ -59,6 +60,21 @@ def _recordings(product: Product, databases: Databases, repeats: int) -> Values:
     }
 
 
+def _replays(product: Product, databases: Databases, repeats: int) -> Values:
+    with (
+        scratch_folder() as home,
+        databases() as database,
+        product.server(home, database) as server,
+        _program(product, server, "replays.py", server.address) as program,
+    ):
+        program.ask("replay", count=50)
+        answers = [program.ask("replay", count=_REPLAYED) for _ in range(repeats)]
+    return {
+        "replay": [_REPLAYED / answer["seconds"] for answer in answers],
+        "replay.client_cpu": [answer["cpu"] / _REPLAYED * 1e6 for answer in answers],
+    }
+
+
 def _recorded(server: Server, program: Program) -> tuple[float, float]:
     """Task runs per second, and microseconds of the server's CPU for each."""
     before = cpu_seconds(server.pid)
@@ -79,4 +95,5 @@ FAMILIES = (
     Family("acknowledgement", _acknowledgement, own_only=True),
     Family("creates", _creates, own_only=True),
     Family("record", _recordings, own_only=True),
+    Family("replay", _replays, own_only=True),
 )

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from headrace import flow, runtime, tags, task
+from headrace import flow, resume_flow_run, runtime, suspend_flow_run, tags, task
 from headrace.client import get_client
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import new_id
-from headrace.exceptions import Abort, ParameterBindError, SerializationError
+from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
 from headrace.execution.attempts import run_flow_attempt
+from headrace.execution.steps import ServerSteps
 from headrace.recorder import process
 from headrace.settings import temporary_settings
+from headrace.testing import skip_time
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, RUN_KIND_TASK, Run, RunFilter
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED
@@ -148,3 +150,101 @@ def test_what_cannot_be_executed(client: Any) -> None:
     (lone,) = client.iter_runs(RunFilter(tags_all=["lone"]))
     with pytest.raises(ValueError, match="no flow run"):
         run_flow_attempt(given(lambda: 1), lone.id, 1, 1)
+
+
+def taken_over(client: Any, flow_run_id: str) -> Run:
+    run: Run = client.take_over_run(flow_run_id)
+    return run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_are_asked_for_when_they_are_wanted(kind: str, client: Any) -> None:
+    """What a run of many steps holds of them does not grow with their results."""
+    entered: list[int] = []
+
+    @task
+    def made(number: int, size: int) -> str:
+        entered.append(number)
+        return str(number) * size
+
+    def body(is_over: bool) -> list[str]:
+        found = [made(number, size) for number in range(5) for size in (1, 5_000, 50_000)]
+        if not is_over:
+            raise ValueError("stop here")
+        return [text[:2] for text in found]
+
+    durable = flow(name="given", durable=True)(of_kind(kind, body))
+    run = created(client, {"is_over": False})
+    assert run_flow_attempt(durable, run.id, 1, 1).is_failed()
+    known = dict(ServerSteps(run.id).load())
+    assert len(known) == 15 and all(len(step.state) < 500 for step in known.values())
+    assert sum(step.is_elsewhere for step in known.values()) == 10
+    run = taken_over(client, run.id)
+    state = run_flow_attempt(durable, run.id, run.attempt, run.fence, {"is_over": True})
+    expected = [str(n) if size == 1 else 2 * str(n) for n in range(5) for size in (1, 5_000, 50_000)]
+    assert state.result(_sync=True) == expected
+    assert len(entered) == 15
+
+
+@pytest.mark.parametrize(
+    ("lost_seconds", "tries", "message"),
+    [
+        (60, 1, "given up after 1 attempt: the next one would begin past the retry deadline of 100 second"),
+        (30, 2, "given up after 2 attempts"),
+        (101, 0, "was not tried: its retry deadline of 100 second(s) has passed"),
+    ],
+)
+def test_a_later_attempt_has_what_is_left_of_the_deadline(
+    lost_seconds: float, tries: int, message: str, client: Any
+) -> None:
+    tried: list[int] = []
+
+    @flow(name="given", retry_deadline_seconds=100, retry_delay_seconds=40)
+    def body(fails: bool) -> None:
+        tried.append(1)
+        if fails:
+            raise ValueError("always")
+        raise SystemExit(3)
+
+    run = created(client, {"fails": False})
+    with skip_time() as clock:
+        with pytest.raises(SystemExit):
+            run_flow_attempt(body, run.id, 1, 1)
+        assert process.current().flush(10)
+        run = taken_over(client, run.id)
+        clock.skip(lost_seconds)
+        tried.clear()
+        state = run_flow_attempt(body, run.id, run.attempt, run.fence, {"fails": True})
+    assert (len(tried), state.name) == (tries, "Failed")
+    assert message in (state.message or "")
+
+
+def test_a_suspended_run_comes_back(client: Any) -> None:
+    entered: list[str] = []
+
+    @task
+    def before() -> str:
+        entered.append("before")
+        return "b"
+
+    @task
+    def after(answer: int) -> int:
+        entered.append("after")
+        return answer
+
+    @flow(name="given", durable=True)
+    def body() -> list[Any]:
+        return [before(), after(suspend_flow_run(wait_for_input=int))]
+
+    run = created(client, deployment_id=new_id())
+    with pytest.raises(Pause):
+        run_flow_attempt(body, run.id, run.attempt, run.fence)
+    resume_flow_run(run.id, {"value": 7})
+    run = client.get_run(run.id)
+    assert run.state.name == "Resuming"
+    state = run_flow_attempt(body, run.id, run.attempt, run.fence)
+    assert state.result(_sync=True) == ["b", 7]
+    assert entered == ["before", "after"]
+    assert client.get_run(run.id).run_count == 1
+    history = ["Scheduled", "Pending", "Running", "Suspended", "Resuming", "Pending", "Running", "Completed"]
+    assert names(client, run) == history
