@@ -159,7 +159,10 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     streams, renewals = Streams(drain), LeaseRenewals(database, lease, clock)
     directives = Directives(database, streams, clock)
     terms = WorkerTerms(
-        replica_id, settings.server_worker_heartbeat_seconds, settings.server_worker_reply_seconds
+        replica_id,
+        settings.server_worker_heartbeat_seconds,
+        settings.server_worker_reply_seconds,
+        settings.server_queue_ageing_seconds,
     )
     workers = WorkerHub(database, terms, clock)
     drain.listen(workers.drain)

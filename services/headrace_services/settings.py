@@ -110,6 +110,12 @@ class ServerSettings:
         10.0, config.number(0.1), "How long a worker may leave an assignment unanswered, in seconds."
     )
 
+    server_queue_ageing_seconds: float = option(
+        300.0,
+        config.number(1),
+        "After how many seconds of waiting the priority of a run is raised by one, so that none starves.",
+    )
+
     @property
     def database_url(self) -> str:
         """The URL of the database, the home's own SQLite file by default."""

@@ -102,6 +102,9 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         resume="Let a paused flow run go on, with what it asks for.",
         suspend="Have a flow run of a deployment leave its process until it is resumed.",
         execute="Execute a flow run that the server has on record, in this process.",
+        retry="Run flow runs of deployments again that have ended.",
+        reschedule="Give flow runs that nobody executes another time to start.",
+        explain="Say why a flow run does not run, and what would help.",
         delete="Delete flow runs with everything below them.",
     ),
     _noun(

@@ -31,6 +31,7 @@ from headrace.cli.options import (
 )
 from headrace.cli.output import emit_document, emit_list, first, page_size, say
 from headrace.cli.pausing import pause, resume, suspend
+from headrace.cli.rerunning import explain, reschedule, retry
 from headrace.cli.run_views import flow_run_listing, run_details, span_listing, state_listing
 from headrace.cli.selecting import doubtful_states, find_run, parse_since, state_names, state_types
 from headrace.client import get_client
@@ -42,12 +43,15 @@ __all__ = [
     "cancel",
     "delete",
     "execute",
+    "explain",
     "graph",
     "inspect",
     "logs",
     "ls",
     "pause",
+    "reschedule",
     "resume",
+    "retry",
     "spans",
     "states",
     "suspend",

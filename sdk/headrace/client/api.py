@@ -16,6 +16,7 @@ from headrace.client.channel import open_channel, request_metadata
 from headrace.client.deployments import DeploymentCalls
 from headrace.client.discovery import connect
 from headrace.client.events import EventCalls
+from headrace.client.rerunning import RerunCalls
 from headrace.client.schedules import ScheduleCalls
 from headrace.client.work_pools import WorkPoolCalls
 from headrace.client.workers import WorkerCalls
@@ -56,7 +57,7 @@ Page = TypeVar("Page")
 Event = TypeVar("Event", runs.WatchRunsResponse, runs.WatchRunInputsResponse, logs.TailLogsResponse)
 
 
-class HeadraceClient(DeploymentCalls, EventCalls, ScheduleCalls, WorkPoolCalls, WorkerCalls):
+class HeadraceClient(DeploymentCalls, EventCalls, RerunCalls, ScheduleCalls, WorkPoolCalls, WorkerCalls):
     """Talks to the server that the settings name; an async context manager.
 
     With the address `auto` the home's server is found, or started when there is none. Every method raises

@@ -410,6 +410,32 @@ class SyncHeadraceClient(BlockingClient):
         """Every event that matches, newest first unless told otherwise."""
         return self._iterate(self._client.iter_events(filter, oldest_first=oldest_first, page_size=page_size))
 
+    def retry_run(
+        self, run_id: str, *, scheduled_time: datetime | None = None, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Run a run of a deployment again that has ended; the verdict is data.
+
+        Args:
+            run_id: the run.
+            scheduled_time: not before; None: now. With a time zone.
+            timeout: seconds for this call.
+
+        Returns:
+            Accepted: it waits for a worker. Rejected: it has completed, and its result is kept. Aborted: it
+            has not ended, or has no deployment.
+        """
+        return self._run(self._client.retry_run(run_id, scheduled_time=scheduled_time, timeout=timeout))
+
+    def reschedule_run(
+        self, run_id: str, scheduled_time: datetime, *, timeout: float | None = None
+    ) -> runs.ProposeStateResponse:
+        """Give a run that nobody executes another time to start, with a time zone; the verdict is data."""
+        return self._run(self._client.reschedule_run(run_id, scheduled_time, timeout=timeout))
+
+    def explain_run(self, run_id: str, *, timeout: float | None = None) -> runs.ExplainRunResponse:
+        """Why a run does not run: the one thing that it waits for."""
+        return self._run(self._client.explain_run(run_id, timeout=timeout))
+
     def create_schedule(
         self, schedule: Schedule, *, request_id: str = "", timeout: float | None = None
     ) -> Schedule:

@@ -80,6 +80,21 @@ class RunServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_run__service__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.RetryRun = channel.unary_unary(
+                '/headrace.v1.RunService/RetryRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.RetryRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.RetryRunResponse.FromString,
+                _registered_method=True)
+        self.RescheduleRun = channel.unary_unary(
+                '/headrace.v1.RunService/RescheduleRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.RescheduleRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.RescheduleRunResponse.FromString,
+                _registered_method=True)
+        self.ExplainRun = channel.unary_unary(
+                '/headrace.v1.RunService/ExplainRun',
+                request_serializer=headrace_dot_v1_dot_run__service__pb2.ExplainRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_run__service__pb2.ExplainRunResponse.FromString,
+                _registered_method=True)
         self.PauseRun = channel.unary_unary(
                 '/headrace.v1.RunService/PauseRun',
                 request_serializer=headrace_dot_v1_dot_run__service__pb2.PauseRunRequest.SerializeToString,
@@ -200,6 +215,28 @@ class RunServiceServicer(object):
     def CancelRun(self, request, context):
         """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
         process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryRun(self, request, context):
+        """Runs a run again that has ended, from the beginning; what it has kept of its task runs is not done again.
+        The verdict is data, as in ProposeState.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RescheduleRun(self, request, context):
+        """Gives a run that nobody executes another time to start. The verdict is data, as in ProposeState.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRun(self, request, context):
+        """Why a run does not run: the one thing that it waits for, by the rules that hand runs out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -338,6 +375,21 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=headrace_dot_v1_dot_run__service__pb2.CancelRunRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_run__service__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'RetryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.RetryRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.RetryRunResponse.SerializeToString,
+            ),
+            'RescheduleRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RescheduleRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.RescheduleRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.RescheduleRunResponse.SerializeToString,
+            ),
+            'ExplainRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRun,
+                    request_deserializer=headrace_dot_v1_dot_run__service__pb2.ExplainRunRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_run__service__pb2.ExplainRunResponse.SerializeToString,
             ),
             'PauseRun': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseRun,
@@ -644,6 +696,87 @@ class RunService(object):
             '/headrace.v1.RunService/CancelRun',
             headrace_dot_v1_dot_run__service__pb2.CancelRunRequest.SerializeToString,
             headrace_dot_v1_dot_run__service__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/RetryRun',
+            headrace_dot_v1_dot_run__service__pb2.RetryRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.RetryRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RescheduleRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/RescheduleRun',
+            headrace_dot_v1_dot_run__service__pb2.RescheduleRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.RescheduleRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RunService/ExplainRun',
+            headrace_dot_v1_dot_run__service__pb2.ExplainRunRequest.SerializeToString,
+            headrace_dot_v1_dot_run__service__pb2.ExplainRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,14 @@ class RunServiceStub:
     """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
     process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
     """
+    RetryRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_service_pb2.RetryRunResponse]
+    """Runs a run again that has ended, from the beginning; what it has kept of its task runs is not done again.
+    The verdict is data, as in ProposeState.
+    """
+    RescheduleRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RescheduleRunRequest, _run_service_pb2.RescheduleRunResponse]
+    """Gives a run that nobody executes another time to start. The verdict is data, as in ProposeState."""
+    ExplainRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ExplainRunRequest, _run_service_pb2.ExplainRunResponse]
+    """Why a run does not run: the one thing that it waits for, by the rules that hand runs out."""
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
     """Pauses or suspends a running run from outside. The verdict is data, as in ProposeState."""
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
@@ -98,6 +106,14 @@ class RunServiceAsyncStub(RunServiceStub):
     """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
     process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
     """
+    RetryRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_service_pb2.RetryRunResponse]  # type: ignore[assignment]
+    """Runs a run again that has ended, from the beginning; what it has kept of its task runs is not done again.
+    The verdict is data, as in ProposeState.
+    """
+    RescheduleRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RescheduleRunRequest, _run_service_pb2.RescheduleRunResponse]  # type: ignore[assignment]
+    """Gives a run that nobody executes another time to start. The verdict is data, as in ProposeState."""
+    ExplainRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ExplainRunRequest, _run_service_pb2.ExplainRunResponse]  # type: ignore[assignment]
+    """Why a run does not run: the one thing that it waits for, by the rules that hand runs out."""
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
     """Pauses or suspends a running run from outside. The verdict is data, as in ProposeState."""
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
@@ -199,6 +215,32 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a flow run, or a task run that is the top of its own tree, from outside: CANCELLED at once when no
         process holds it, else CANCELLING, and its process is told. The verdict is data, as in ProposeState.
         """
+
+    @_abc_1.abstractmethod
+    def RetryRun(
+        self,
+        request: _run_service_pb2.RetryRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.RetryRunResponse, _abc.Awaitable[_run_service_pb2.RetryRunResponse]]:
+        """Runs a run again that has ended, from the beginning; what it has kept of its task runs is not done again.
+        The verdict is data, as in ProposeState.
+        """
+
+    @_abc_1.abstractmethod
+    def RescheduleRun(
+        self,
+        request: _run_service_pb2.RescheduleRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.RescheduleRunResponse, _abc.Awaitable[_run_service_pb2.RescheduleRunResponse]]:
+        """Gives a run that nobody executes another time to start. The verdict is data, as in ProposeState."""
+
+    @_abc_1.abstractmethod
+    def ExplainRun(
+        self,
+        request: _run_service_pb2.ExplainRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ExplainRunResponse, _abc.Awaitable[_run_service_pb2.ExplainRunResponse]]:
+        """Why a run does not run: the one thing that it waits for, by the rules that hand runs out."""
 
     @_abc_1.abstractmethod
     def PauseRun(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from headrace.core.clock import Clock
@@ -15,6 +15,8 @@ from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.worker_service_pb2 import CancelAttempt
 from headrace_services.loops.dispatcher import Dispatcher, Taker
 from headrace_services.loops.loop import Loop
+from headrace_services.loops.queue_keeper import QueueKeeper
+from headrace_services.loops.worker_deaths import LocalWorker, WorkerDeaths
 from headrace_services.loops.worker_news import WorkerNews
 from headrace_services.loops.worker_sessions import Session, SessionLeases, SessionReaper
 from headrace_services.storage.attempt_news import News, NewsOutcome
@@ -34,7 +36,7 @@ _OVERLAP_SECONDS: Final = 1.0
 _CROWDS: Final = ((5000, 4), (1000, 2))
 
 
-class Link(Taker, Session, Protocol):
+class Link(Taker, Session, LocalWorker, Protocol):
     """A worker's stream."""
 
     worker_id: str
@@ -74,11 +76,13 @@ class WorkerTerms:
         replica_id: this server process.
         heartbeat_seconds: how often one is to be heard, while there are few.
         reply_seconds: how long an assignment may be unanswered.
+        ageing_seconds: how long a run waits until its priority is raised by one.
     """
 
     replica_id: str
     heartbeat_seconds: float
     reply_seconds: float
+    ageing_seconds: float = 300.0
 
     def heartbeat_for(self, workers: int) -> float:
         """How often one of so many is to be heard, seconds."""
@@ -99,6 +103,8 @@ class WorkerHub:
         news: makes durable what they say of attempts.
         leases: renews their sessions.
         reaper: ends sessions that are silent.
+        deaths: ends sessions of workers on this machine that have died.
+        keeper: sees to runs that wait for long.
         loop: tells them what others want: that runs are cancelled, that they drain.
     """
 
@@ -116,6 +122,8 @@ class WorkerHub:
         self.leases = SessionLeases(database, self._over, clock)
         lease = terms.lease_seconds
         self.reaper = SessionReaper(database, lease, terms.heartbeat_seconds, clock)
+        self.deaths = WorkerDeaths(database.writer, self._links, clock)
+        self.keeper = QueueKeeper(database, terms.ageing_seconds, clock)
         self.loop = Loop("wishes to workers", _LOOK_SECONDS, self.look, clock)
 
     def __len__(self) -> int:
@@ -124,14 +132,18 @@ class WorkerHub:
     @property
     def loops(self) -> list[Loop]:
         """Those with a pace, for the server to run."""
-        return [self.leases.loop, self.reaper.loop, self.loop]
+        return [self.leases.loop, self.reaper.loop, self.deaths.loop, self.keeper.loop, self.loop]
+
+    def credits(self) -> dict[str, int]:
+        """How many more runs each worker takes, by session."""
+        return {link.session_id: link.credit for link in self._links.values()}
 
     # What streams ask
 
     def terms(self) -> WorkerTerms:
         """For one more worker."""
         heartbeat = self._terms.heartbeat_for(len(self._links))
-        return WorkerTerms(self._terms.replica_id, heartbeat, self._terms.reply_seconds)
+        return replace(self._terms, heartbeat_seconds=heartbeat)
 
     async def open(self, identity: WorkerIdentity, lease_seconds: float) -> OpenedSession:
         """A session begins, or goes on, durably; not too many at once.
@@ -157,6 +169,7 @@ class WorkerHub:
         self._links[link.session_id] = link
         if older is not None:
             older.go_away("SESSION_SUPERSEDED")
+        self.deaths.opened(link)
         self.dispatcher.add(link)
         if self._draining:
             self._say_drain(link)
@@ -167,7 +180,10 @@ class WorkerHub:
         self.dispatcher.remove(link)
         if self._links.get(link.session_id) is link:
             del self._links[link.session_id]
-            if not link.has_left and not self._draining:
+            if link.has_left:
+                self.deaths.left(link)
+            elif not self._draining:
+                self.deaths.ended(link)
                 _log.info("the stream of worker %s has ended without a word", link.name)
 
     def changed(self, link: Link) -> None:

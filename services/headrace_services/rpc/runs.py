@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from headrace.core.errors import FieldsInvalid, ObjectNotFound
 from headrace.v1 import run_service_pb2 as pb
@@ -20,13 +20,18 @@ class RunService:
     """Runs: what was asked for, what happened, what is happening."""
 
     def __init__(
-        self, database: Database, watch: WatchSettings, directed: Callable[[], None] = lambda: None
+        self,
+        database: Database,
+        watch: WatchSettings,
+        directed: Callable[[], None],
+        credits: Callable[[], Mapping[str, int]],
     ) -> None:
         self._database = database
         self._reader = database.reader
         self._writer = database.writer
         self._watch = watch
         self._directed = directed
+        self._credits = credits
 
     async def CreateRun(self, request: pb.CreateRunRequest, call: Call) -> pb.CreateRunResponse:
         if request.run.kind == RUN_KIND_UNSPECIFIED:
@@ -97,6 +102,19 @@ class RunService:
         verdict = await self._writer.cancel_run(request.run_id, state)
         self._directed()
         return pb.CancelRunResponse(verdict=verdict)
+
+    async def RetryRun(self, request: pb.RetryRunRequest, call: Call) -> pb.RetryRunResponse:
+        at = request.scheduled_time.ToMicroseconds() if request.HasField("scheduled_time") else None
+        verdict = await self._writer.retry_run(request.run_id, request.state_id, at)
+        return pb.RetryRunResponse(verdict=verdict)
+
+    async def RescheduleRun(self, request: pb.RescheduleRunRequest, call: Call) -> pb.RescheduleRunResponse:
+        at = request.scheduled_time.ToMicroseconds()
+        verdict = await self._writer.reschedule_run(request.run_id, request.state_id, at)
+        return pb.RescheduleRunResponse(verdict=verdict)
+
+    async def ExplainRun(self, request: pb.ExplainRunRequest, call: Call) -> pb.ExplainRunResponse:
+        return await self._writer.explain_run(request.run_id, self._credits())
 
     async def PauseRun(self, request: pb.PauseRunRequest, call: Call) -> pb.PauseRunResponse:
         state = State(id=request.state_id, type=STATE_TYPE_PAUSED)

@@ -73,7 +73,10 @@ class Services:
         """Each service's descriptor and the object that answers."""
         facts = ServerFacts(self.version, self.replica_id, self.started_at, self.recorder_lease_seconds)
         return [
-            (_service(run_service_pb2, "RunService"), RunService(self.database, self.watch, self.directed)),
+            (
+                _service(run_service_pb2, "RunService"),
+                RunService(self.database, self.watch, self.directed, self.dispatch.credits),
+            ),
             (_service(record_service_pb2, "RecordService"), self.records),
             (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
             (_service(event_service_pb2, "EventService"), EventService(self.database)),

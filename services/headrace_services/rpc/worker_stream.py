@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from headrace.core import limits
@@ -58,6 +58,10 @@ class Dispatch(Protocol):
 
     async def open(self, identity: WorkerIdentity, lease_seconds: float) -> OpenedSession:
         """A worker's session begins, or goes on, durably."""
+        ...
+
+    def credits(self) -> Mapping[str, int]:
+        """How many more runs each worker takes, by session."""
         ...
 
     def add(self, link: WorkerStream) -> None:

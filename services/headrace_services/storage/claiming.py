@@ -28,14 +28,14 @@ from headrace_services.storage.dispatch_rows import AttemptRow, QueuedRunRow, Ro
 from headrace_services.storage.dispatch_stores import Waiting
 from headrace_services.storage.entities import Lock
 from headrace_services.storage.instants import set_micros
-from headrace_services.storage.losing import enter
+from headrace_services.storage.losing import LIMIT_REACHED, enter
 from headrace_services.storage.queueing import Route, scope_of
 from headrace_services.storage.rows import RunRow
 from headrace_services.storage.run_codec import run_message
 from headrace_services.storage.steps import Steps, call
 from headrace_services.storage.work import Work, run_from_row
 
-__all__ = ["Claim", "Claimed", "Claims", "StreamOffer", "decode_map"]
+__all__ = ["Claim", "Claimed", "Claims", "StreamOffer", "candidate_of", "decode_map"]
 
 _MOST: Final = 256
 _random: Final = random.Random()
@@ -88,11 +88,10 @@ class Claims:
 class Claim(Command[Claims]):
     """Workers have room."""
 
-    weight = 50
-
     def __init__(self, offers: Sequence[StreamOffer]) -> None:
         super().__init__()
         self._offers = offers
+        self.weight = min(sum(item.offer.credit for item in offers), _MOST)
 
     def apply(self, work: Work) -> Steps[Claims]:
         offers, over = yield from self._living(work)
@@ -110,7 +109,7 @@ class Claim(Command[Claims]):
         yield from loaded.load_deployments(
             w.queued.deployment_id for w in by_id.values() if w.queued.deployment_id
         )
-        candidates = [_candidate(row.queued, routes[row.queued.route], loaded) for row in by_id.values()]
+        candidates = [candidate_of(row.queued, routes[row.queued.route], loaded) for row in by_id.values()]
         choices = choose(candidates, loaded.facts, _random)
         runs = {id: _take(work, row) for id, row in by_id.items()}
         versions = yield from _versions(
@@ -183,7 +182,8 @@ def decode_map(text: str | None) -> dict[str, Any]:
     return json.loads(text) if text else {}
 
 
-def _candidate(row: QueuedRunRow, route: RouteRow, loaded: DispatchFacts) -> Candidate:
+def candidate_of(row: QueuedRunRow, route: RouteRow, loaded: DispatchFacts) -> Candidate:
+    """The waiting run as the rules see it."""
     kind = RouteKind(route.kind)
     return Candidate(
         run_id=row.run_id,
@@ -240,7 +240,7 @@ def _apply(
         return _hand_out(work, run, attempt, choice.offer, versions.get(run.id))
     elif choice.obstacle is Obstacle.DEPLOYMENT_LIMIT:
         if loaded.cancels_new(candidate.deployment_id):
-            _cancel(work, run, "The concurrency limit of the deployment is reached.")
+            _cancel(work, run, LIMIT_REACHED)
         else:
             _block(work, run, row)
     return None

@@ -49,6 +49,20 @@ class DispatchQueries:
         )
         return rows[0][0] if rows else None
 
+    async def has_late(self, now: int) -> bool:
+        """Whether a run waits past its time and is not called late yet."""
+        sql = "SELECT 1 FROM run_queue WHERE late_time <= ? LIMIT 1"
+        return bool(await self._backend.fetch(sql, [now]))
+
+    async def has_aged(self, before: int) -> bool:
+        """Whether a run has waited since before the instant without a change of its priority."""
+        rows = await self._backend.fetch(
+            "SELECT 1 FROM run_queue WHERE aged_time < ? AND pass_number IS NOT NULL AND blocked_by IS NULL "
+            "AND priority < 9 ORDER BY aged_time LIMIT 1",
+            [before],
+        )
+        return bool(rows)
+
     async def expired_sessions(self, now: int) -> list[str]:
         """Workers' sessions whose lease ended before `now`, those that ended first first; at most 500."""
         rows = await self._backend.fetch(

@@ -72,6 +72,14 @@ _COUNT_LINES: Final = (
     "SELECT subject, queue, count(*) FROM attempt_holders WHERE kind = 1 AND subject {in} "
     "GROUP BY subject, queue"
 )
+_COUNT_BEFORE: Final = (
+    f"SELECT count(*) FROM run_queue WHERE route = {{0}} AND {_READY} AND (priority > {{1}} "
+    "OR (priority = {2} AND (pass_number, due_time, run_id) < ({3}, {4}, {5})))"
+)
+_LATE: Final = "SELECT run_id FROM run_queue WHERE late_time <= {} ORDER BY late_time LIMIT {}"
+_COUNT_SESSIONS: Final = (
+    "SELECT session_id, count(*) FROM attempt_holders WHERE session_id IS NOT NULL GROUP BY session_id"
+)
 _RUN_POSITIONS: Final = [i for i, name in enumerate(RUN_COLUMNS) if name in RUN_ID_COLUMNS]
 
 
@@ -83,6 +91,11 @@ def _waiting(row: Row, is_sqlite: bool) -> Waiting:
         for position in _RUN_POSITIONS:
             run[position] = from_blob(run[position])
     return Waiting(queued, tuple(run), row[-1])
+
+
+def _place(row: QueuedRunRow, run_id: str | bytes) -> Row:
+    """What runs of equal priority are ordered by."""
+    return (row.pass_number or 0, row.due_time, run_id)
 
 
 class SqliteDispatch:
@@ -102,6 +115,18 @@ class SqliteDispatch:
 
     def count_lines(self, pools: Sequence[str]) -> list[Row]:
         return self._connected().execute(_COUNT_LINES.replace("{in}", _in(pools)), pools).fetchall()
+
+    def count_before(self, row: QueuedRunRow) -> int:
+        values = (row.route, row.priority, row.priority, *_place(row, blob(row.run_id)))
+        found = self._connected().execute(_COUNT_BEFORE.format(*"??????"), values).fetchone()
+        return int(found[0])
+
+    def count_sessions(self) -> list[Row]:
+        rows = self._connected().execute(_COUNT_SESSIONS).fetchall()
+        return [(from_blob(row[0]), row[1]) for row in rows]
+
+    def load_late(self, now: int, most: int) -> list[str | None]:
+        return [from_blob(row[0]) for row in self._connected().execute(_LATE.format("?", "?"), (now, most))]
 
     def load_session_runs(self, session_id: str) -> list[str | None]:
         sql = "SELECT run_id FROM attempt_holders WHERE session_id = ? ORDER BY run_id"
@@ -155,6 +180,18 @@ class PostgresqlDispatch:
 
     async def count_lines(self, connection: Connection, pools: Sequence[str]) -> Sequence[Row]:
         return await connection.fetch(_COUNT_LINES.replace("{in}", "= ANY($1::text[])"), list(pools))
+
+    async def count_before(self, connection: Connection, row: QueuedRunRow) -> int:
+        sql = _COUNT_BEFORE.format("$1", "$2", "$2", "$3", "$4", "$5")
+        values = (row.route, row.priority, *_place(row, row.run_id))
+        return int(await connection.fetchval(sql, *values))
+
+    async def count_sessions(self, connection: Connection) -> Sequence[Row]:
+        return await connection.fetch(_COUNT_SESSIONS.replace("session_id, count", "session_id::text, count"))
+
+    async def load_late(self, connection: Connection, now: int, most: int) -> list[str]:
+        sql = _LATE.format("$1", "$2").replace("run_id FROM", "run_id::text FROM")
+        return [row[0] for row in await connection.fetch(sql, now, most)]
 
     async def load_session_runs(self, connection: Connection, session_id: str) -> list[str]:
         sql = "SELECT run_id::text FROM attempt_holders WHERE session_id = $1 ORDER BY run_id"

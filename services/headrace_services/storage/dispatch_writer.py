@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from headrace.v1.run_pb2 import AttemptRef
+from headrace.v1.run_service_pb2 import ExplainRunResponse, ProposeStateResponse
 from headrace_services.storage.attempt_news import ApplyNews, News, NewsOutcome
 from headrace_services.storage.claiming import Claim, Claims, StreamOffer
 from headrace_services.storage.command import Command
-from headrace_services.storage.queue_commands import AgeQueue, Promoted, PromoteDue
+from headrace_services.storage.explaining import ExplainRun
+from headrace_services.storage.queue_commands import AgeQueue, MarkLate, Promoted, PromoteDue
 from headrace_services.storage.queueing import Queueing
+from headrace_services.storage.rerunning import RescheduleRun, RetryRun
 from headrace_services.storage.worker_commands import (
     CloseSession,
     DeleteWorker,
@@ -60,6 +63,32 @@ class DispatchWriter:
         freed, self._frees_slots = self._frees_slots, False
         return freed
 
+    async def retry_run(
+        self, run_id: str, state_id: str, scheduled_time: int | None = None
+    ) -> ProposeStateResponse:
+        """Run a run again that has ended; `scheduled_time` in microseconds, None: now.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+        """
+        return await self._ask(RetryRun(run_id, state_id, scheduled_time))
+
+    async def reschedule_run(self, run_id: str, state_id: str, scheduled_time: int) -> ProposeStateResponse:
+        """Give a run that nobody executes another time, microseconds.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+        """
+        return await self._ask(RescheduleRun(run_id, state_id, scheduled_time))
+
+    async def explain_run(self, run_id: str, credits: Mapping[str, int]) -> ExplainRunResponse:
+        """Why the run does not run; see `ExplainRun`.
+
+        Raises:
+            ObjectNotFound: there is no such run.
+        """
+        return await self._ask(ExplainRun(run_id, credits))
+
     async def claim(self, offers: Sequence[StreamOffer]) -> Claims:
         """Hand waiting runs to workers. When it returns they are theirs, durably."""
         return await self._ask(Claim(offers))
@@ -79,6 +108,14 @@ class DispatchWriter:
             How many there were; a thousand: there may be more.
         """
         return await self._ask(AgeQueue(interval_seconds))
+
+    async def mark_late(self) -> int:
+        """Call those late that have waited past their time.
+
+        Returns:
+            How many there were; 200: there may be more.
+        """
+        return await self._ask(MarkLate())
 
     async def apply_news(self, news: Sequence[News]) -> list[NewsOutcome]:
         """Apply what was heard of attempts; one outcome for each piece, in order."""

@@ -8,7 +8,7 @@ from headrace.core.errors import ObjectNotFound, RunActive
 from headrace.core.states import StateType
 from headrace.v1.state_pb2 import CrashedDetails
 from headrace_services.domain.attempt_rules import LossCause
-from headrace_services.domain.states import FINAL_TYPES
+from headrace_services.domain.states import FINAL_TYPES, PENDING
 from headrace_services.storage import steps
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow
@@ -110,7 +110,10 @@ def crash_runs(
     yield from work.load_runs(ids)
     runs = [run for id in ids if (run := work.runs.get(id)) is not None]
     attempts = yield from _attempts(work, runs)
-    kept = (yield from _held_by_workers(work, attempts)) if is_silent else set[str]()
+    kept = yield from _held_by_workers(work, attempts)
+    if not is_silent:
+        # The process is gone for certain. What had not begun its worker explains, or its own end.
+        kept = {run.id for run in runs if run.id in kept and run.books.type is PENDING}
     ordered = [run for run in _children_first(runs) if run.owner_id not in kept]
     loss_cause = LossCause.SILENT if is_silent else LossCause.EXITED
     for run in ordered:

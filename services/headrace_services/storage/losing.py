@@ -27,8 +27,9 @@ from headrace_services.storage.rows import Requeue, RunRow
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 
-__all__ = ["EXCLUDED_SECONDS", "Loss", "end_run", "enter", "lose"]
+__all__ = ["EXCLUDED_SECONDS", "LIMIT_REACHED", "Loss", "end_run", "enter", "lose"]
 
+LIMIT_REACHED: Final = "The concurrency limit of the deployment is reached."
 EXCLUDED_SECONDS: Final = 60
 """How long a worker that refused a run does not get it."""
 _FOR_EVER: Final = 1 << 60

@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 from typing import Final, NamedTuple
 
+from headrace.core.ids import new_id
+from headrace.v1.state_pb2 import (
+    STATE_TYPE_CANCELLED,
+    STATE_TYPE_SCHEDULED,
+    ScheduledDetails,
+    State,
+)
 from headrace_services.domain.claims import RouteKind
+from headrace_services.domain.states import SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.dispatch_facts import DispatchFacts
 from headrace_services.storage.dispatch_rows import QueuedRunRow, RouteRow
 from headrace_services.storage.entities import Lock
+from headrace_services.storage.instants import set_micros
+from headrace_services.storage.losing import LIMIT_REACHED, enter
 from headrace_services.storage.queueing import Route, give_passes, scope_of, unblock
+from headrace_services.storage.rows import RunRow
 from headrace_services.storage.steps import Steps, call
 from headrace_services.storage.work import Work
 
-__all__ = ["AgeQueue", "PromoteDue", "Promoted"]
+__all__ = ["AgeQueue", "MarkLate", "PromoteDue", "Promoted"]
 
 _MOST: Final = 1000
+_MOST_LATE: Final = 200
 
 
 class Promoted(NamedTuple):
@@ -86,6 +98,41 @@ class PromoteDue(Command[Promoted]):
             if room > 0:
                 freed += yield from unblock(work, id, room)
         return freed
+
+
+class MarkLate(Command[int]):
+    """Runs that wait past their time are called late, once."""
+
+    def apply(self, work: Work) -> Steps[int]:
+        ids: list[str] = yield from call("load_late", work.now, _MOST_LATE)
+        yield from work.load_runs(ids)
+        found = (yield from work.rows.find(QueuedRunRow, [("run_id", "in", ids)])) if ids else []
+        loaded = DispatchFacts(work, ())
+        yield from loaded.load_deployments([row.deployment_id for row in found if row.deployment_id])
+        marked = 0
+        for row in found:
+            run = work.runs.get(row.run_id)
+            if run is not None and run.books.type is SCHEDULED and run.state_name == "Scheduled":
+                self._mark(work, loaded, run, row)
+                marked += 1
+            if not work.queueing.has_left(row.run_id):
+                row.late_time = None
+                work.rows.put(row)
+        return marked
+
+    def _mark(self, work: Work, loaded: DispatchFacts, run: RunRow, row: QueuedRunRow) -> None:
+        limit = loaded.facts.deployments.get(row.deployment_id or "")
+        if limit is not None and limit.is_full and loaded.cancels_new(row.deployment_id or ""):
+            enter(
+                work,
+                run,
+                State(id=new_id(), type=STATE_TYPE_CANCELLED, name="Cancelled", message=LIMIT_REACHED),
+            )
+            return
+        state = State(id=new_id(), type=STATE_TYPE_SCHEDULED, name="Late")
+        set_micros(state.scheduled.scheduled_time, row.scheduled_time)
+        state.scheduled.cause = ScheduledDetails.CAUSE_CREATED
+        enter(work, run, state)
 
 
 class AgeQueue(Command[int]):
