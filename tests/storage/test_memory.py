@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from headrace.core.errors import ObjectNotFound, StaleAttempt
 from headrace.v1.record_service_pb2 import RecordEntry
 from headrace.v1.run_pb2 import RunFilter
-from headrace_services.storage import memory
+from headrace_services.storage import memory, writer
 from headrace_services.storage.database import Database
 from headrace_services.storage.urls import dialect_of, postgresql_dsn, sqlite_path
 from tests.storage.build import (
@@ -210,3 +211,28 @@ async def test_a_run_that_was_deleted_at_the_other_replica_is_not_made_again(
     outcome = await recording.post(*entries)
     assert [type(error) for _, error in outcome.results] == [StaleAttempt, ObjectNotFound]
     assert (await other.reader.list_runs(RunFilter()))[0] == []
+
+
+async def test_where_many_ask_the_next_ones_are_gathered(
+    database: Database, operations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_PACE_SECONDS", 0.2)
+    create = database.writer.create_run
+    await asyncio.gather(*(create(flow_run()) for _ in range(5)))
+    assert operations.count("flush") == 1
+    later = [asyncio.create_task(create(flow_run()))]
+    for _ in range(3):
+        await asyncio.sleep(0.005)  # each would be a commit by now
+        later.append(asyncio.create_task(create(flow_run())))
+    await asyncio.gather(*later)
+    assert operations.count("flush") == 2
+
+
+async def test_who_asks_alone_is_not_held_back(
+    database: Database, operations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_PACE_SECONDS", 3600.0)
+    for _ in range(3):
+        await database.writer.create_run(flow_run())
+        await asyncio.gather(*(database.writer.create_run(flow_run()) for _ in range(2)))
+    assert operations.count("flush") == 6

@@ -89,6 +89,7 @@ class Memory:
         run.stored_version, run.stored_tags = run.version, run.tags
         run.stored_type = 0 if type is None else type.number
         run.writes_spec = run.writes_full_spec = False
+        run.requeue = None
         run.full_spec = None  # it can be large, and is hardly ever needed again
         self._runs[run.id] = run
 

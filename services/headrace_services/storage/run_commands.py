@@ -15,7 +15,7 @@ from headrace.core.errors import (
     TransitionNotAllowed,
 )
 from headrace.core.ids import new_id
-from headrace.v1.run_pb2 import AttemptRef, Run
+from headrace.v1.run_pb2 import RUN_KIND_FLOW, AttemptRef, Run
 from headrace.v1.run_service_pb2 import CONFLICT_POLICY_FAIL, ConflictPolicy, ProposeStateResponse
 from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED, ScheduledDetails, State
 from headrace_services.storage import steps
@@ -39,8 +39,8 @@ class CreateRun(Command[tuple[Run, bool]]):
         super().__init__()
         self._run = run
         self._key = text(idempotency_key)
-        # Others wait in the queues of deployments and pools, whose rows are locked.
-        self.is_optimistic = not (run.deployment_id or run.work_pool)
+        # Others wait for workers, in lines whose rows are locked.
+        self.is_optimistic = run.kind == RUN_KIND_FLOW and not (run.deployment_id or run.work_pool)
         self._on_conflict = on_conflict
         self._op = run_op(run)
         asked = run.SerializeToString(deterministic=True)

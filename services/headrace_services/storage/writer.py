@@ -2,7 +2,8 @@
 
 One task drains what has piled up, loads every row that the commands touch in one query, lets them work
 in memory, writes everything at once and commits once; only then is anybody answered. While a commit
-waits for the disk the next batch gathers by itself, so there is no timer and no batch size to tune.
+waits for the disk the next batch gathers by itself. Only where many ask at once, and the disk is quick, is
+the next commit held back for a moment: whoever asks alone never waits.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ _log = logging.getLogger(__name__)
 _BATCH_COMMANDS: Final = 500
 _BATCH_WEIGHT: Final = 5000
 _ALONE_WEIGHT: Final = 8
+_MANY: Final = 3
+"""So many commands in a commit show that more are to be expected."""
+_PACE_SECONDS: Final = 0.002
+"""How soon after another a commit begins while that is so."""
 _TRIES: Final = 8
 _TRIM_SECONDS: Final = 60.0
 
@@ -351,11 +356,15 @@ class Writer(DispatchWriter):
         return command.future
 
     async def _run(self) -> None:
+        began, is_busy = 0.0, False
         while not (self._closing and not self._queue):
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                if is_busy:
+                    await self._gather(began)
                 batch = self._take()
+                began, is_busy = asyncio.get_running_loop().time(), len(batch) >= _MANY
                 try:
                     await self._commit(batch)
                 except Exception:
@@ -363,6 +372,16 @@ class Writer(DispatchWriter):
                     _log.exception("a batch of %d commands was given up", len(batch))
                     for command in batch:
                         command.fail(InternalError("The server could not store this; its log says why."))
+
+    async def _gather(self, began: float) -> None:
+        """Let more commands come, where many ask at once: commits of few are quick, but cost more together.
+
+        Args:
+            began: when the last commit began, by the event loop's clock.
+        """
+        seconds = began + _PACE_SECONDS - asyncio.get_running_loop().time()
+        if seconds > 0 and not self._closing:
+            await asyncio.sleep(seconds)
 
     def _take(self) -> list[Command[Any]]:
         """The next batch: what has piled up, or one command that needs a transaction of its own."""
@@ -405,7 +424,8 @@ class Writer(DispatchWriter):
                 self._memory.forget()
                 if attempt == _TRIES or not self._is_worth_another_try(error, attempt):
                     raise
-                await asyncio.sleep(random.random() * 0.005 * attempt)
+                if not is_optimistic:  # else the next try waits for its locks
+                    await asyncio.sleep(random.random() * 0.005 * attempt)
             else:
                 self._note_queue(work.queueing)
                 if not work.writes.is_empty:
