@@ -57,6 +57,10 @@ def given(fn: Any) -> Any:
     return flow(name="given")(fn)
 
 
+def same(n: int) -> int:
+    return n
+
+
 @task
 def step(x: int) -> int:
     return x
@@ -80,7 +84,7 @@ def test_it_runs_under_its_id_with_the_parameters_on_record(kind: str, client: A
 
 def test_parameters_that_are_given_replace_those_on_record(client: Any) -> None:
     run = created(client, {"n": 2})
-    state = run_flow_attempt(given(lambda n: n), run.id, 1, 1, {"n": 7})
+    state = run_flow_attempt(given(same), run.id, 1, 1, {"n": 7})
     assert state.result(_sync=True) == 7
 
 
@@ -88,7 +92,7 @@ def test_parameters_that_are_given_replace_those_on_record(client: Any) -> None:
 def test_parameters_that_do_not_fit_leave_the_run_alone(parameters: dict[str, int], client: Any) -> None:
     run = created(client, parameters)
     with pytest.raises(ParameterBindError):
-        run_flow_attempt(given(lambda n: n), run.id, 1, 1)
+        run_flow_attempt(given(same), run.id, 1, 1)
     assert names(client, run) == ["Scheduled"]
 
 

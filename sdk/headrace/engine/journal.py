@@ -16,6 +16,7 @@ from headrace.states.value import NO_DATA, State, StateDetails
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext, TaskRunContext
     from headrace.engine.api import Ops
+    from headrace.engine.endings import Ending
     from headrace.runs import FlowRun, TaskRun
 
 __all__ = ["Journal"]
@@ -68,6 +69,14 @@ class Journal:
         own = self._details
         said = replace(state.state_details, flow_run_id=own.flow_run_id, task_run_id=own.task_run_id)
         return self.make(state.type, state.name, state.message, data, said)
+
+    def draft(self, ending: Ending) -> State[Any]:
+        """The state that a task run would end in, not entered yet."""
+        if ending.by_hand is None:
+            return self.make(ending.type, ending.name, ending.message, ending.data)
+        state = self.make_final(ending.by_hand, ending.data)
+        state.state_details = replace(state.state_details, returned_state=True)
+        return state
 
     @property
     def is_unrecorded(self) -> bool:

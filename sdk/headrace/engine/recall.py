@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.states import StateType
 from headrace.engine.keeping import open_transaction, stage_result
-from headrace.engine.steps import renew, settle
+from headrace.engine.steps import commit, forget, renew, settle
 from headrace.engine.transactions import CommitMode
 from headrace.exceptions import MissingResult
 from headrace.upstreams import resolve_inputs
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from headrace.context import TaskRunContext
     from headrace.engine.api import Ops
     from headrace.engine.flows import FlowCall
+    from headrace.engine.journal import Journal
     from headrace.engine.tasks import TaskCall
+    from headrace.engine.transactions import TransactionNode
     from headrace.states import State
 
-__all__ = ["recalled", "replay_transaction", "settle_deferred"]
+__all__ = ["recalled", "replay_transaction", "settle_deferred", "watch_transaction"]
 
 
 async def settle_deferred(ops: Ops, call: TaskCall | FlowCall) -> None:
@@ -93,3 +96,25 @@ async def replay_transaction(ops: Ops, context: TaskRunContext, state: State[Any
     txn.stage(state.data, task.on_rollback_hooks, task.on_commit_hooks)
     await txn.end(ops, None)
     return True
+
+
+def watch_transaction(ops: Ops, context: TaskRunContext, journal: Journal, txn: TransactionNode) -> None:
+    """Have it recorded what becomes of the transaction of a run that has completed."""
+    txn.call_when_rolled_back(lambda: _record_rollback(ops, context, journal))
+    if context.task_run.step_key and txn.is_staged():
+        txn.call_when_committed(lambda: _record_commit(ops, context))
+
+
+def _record_commit(ops: Ops, context: TaskRunContext) -> None:
+    """The commit hooks of a step have been called: they are not when the body around it is run again."""
+    context.task_run.step_committed = True
+    ops.update_run(context.task_run)
+    commit(context)
+
+
+def _record_rollback(ops: Ops, context: TaskRunContext, journal: Journal) -> None:
+    """One more state of a run that completed, and was undone with the transaction that it belonged to."""
+    if context.task_run.step_key:
+        forget(context)
+    message = "The run was rolled back with its transaction."
+    ops.record(journal.run, journal.make(StateType.COMPLETED, "RolledBack", message))

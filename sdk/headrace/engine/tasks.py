@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
+from headrace.engine.bodies import run_body
 from headrace.engine.cancelling import is_cancellation
-from headrace.engine.deadlines import AttemptLimit, attempt_limit
-from headrace.engine.endings import Ending, ending_of_error, ending_of_value
+from headrace.engine.endings import Ending, ending_of_error
 from headrace.engine.gate import until_flow_runs
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import keep, keep_for_replay, open_transaction, stage_result
 from headrace.engine.names import run_name
 from headrace.engine.outcome import Outcome, outcome_of
-from headrace.engine.recall import recalled, replay_transaction, settle_deferred
+from headrace.engine.recall import recalled, replay_transaction, settle_deferred, watch_transaction
 from headrace.engine.retries import given_up, may_try, unless_retried
-from headrace.engine.steps import Step, commit, forget, note, settle
+from headrace.engine.steps import Step, note, settle
 from headrace.exceptions import Abort, CancelledRun, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
 from headrace.upstreams import Inputs, resolve_inputs
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from headrace.engine.api import Ops
     from headrace.engine.transactions import TransactionNode
     from headrace.runs import TaskRun
-    from headrace.tasks import Task
 
 __all__ = [
     "Outcome",
@@ -121,7 +117,7 @@ async def _recall(ops: Ops, call: TaskCall) -> Outcome | None:
     if state is None:
         return None
     if not step.has_committed and await replay_transaction(ops, call.context, state):
-        _watch(ops, call.context, _journal(ops, call.context), call.context.own_transaction())
+        watch_transaction(ops, call.context, _journal(ops, call.context), call.context.own_transaction())
     return Outcome(state, state if state.state_details.returned_state else state.data)
 
 
@@ -151,7 +147,7 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal, *, named: bool = 
         return Outcome(journal.enter(state), error=error)
     except Exception as error:
         ending = ending_of_error(error, "Task", None)
-        return await _finish(ops, context, journal, ending, _draft(journal, ending))
+        return await _finish(ops, context, journal, ending, journal.draft(ending))
     return None
 
 
@@ -162,7 +158,7 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
     if task.retry_deadline_seconds is not None and not may_try(ops, context):
         # A run that is taken up again does not get a fresh budget.
         ending = given_up(task)
-        return await _finish(ops, context, journal, ending, _draft(journal, ending))
+        return await _finish(ops, context, journal, ending, journal.draft(ending))
     while True:
         if flow is not None and (
             flow.gate is not None or flow.outermost.suspended is not None or flow.outermost.is_cancelling
@@ -184,8 +180,8 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
             if outcome is not None:
                 return outcome
             continue
-        ending = await _attempt(ops, context, journal, args, kwargs)
-        draft = _draft(journal, ending)
+        ending = await run_body(ops, context, journal, args, kwargs)
+        draft = journal.draft(ending)
         if context.transaction is not None:
             # The body has asked for it.
             outcome = await _settled(ops, context, journal, ending, draft)
@@ -210,8 +206,8 @@ async def _transacted_attempt(
     ending = await _opened(ops, context, txn) if context.persist_result and not ops.streams else None
     if ending is None and txn.is_committed():
         return await _cached(ops, context, journal, txn)
-    ending = ending or await _attempt(ops, context, journal, args, kwargs)
-    return await _settled(ops, context, journal, ending, _draft(journal, ending))
+    ending = ending or await run_body(ops, context, journal, args, kwargs)
+    return await _settled(ops, context, journal, ending, journal.draft(ending))
 
 
 async def _settled(
@@ -223,7 +219,7 @@ async def _settled(
     if draft.is_completed():
         await _stage(ops, context, txn, draft, is_kept)
         outcome = await _finish(ops, context, journal, ending, draft)
-        _watch(ops, context, journal, txn)
+        watch_transaction(ops, context, journal, txn)
         return outcome
     await txn.rollback(ops, with_parent=False)
     if ending.type is StateType.FAILED:
@@ -271,73 +267,17 @@ async def _undo(ops: Ops, context: TaskRunContext, error: BaseException) -> None
         await txn.rollback(ops)
 
 
-def _watch(ops: Ops, context: TaskRunContext, journal: Journal, txn: TransactionNode) -> None:
-    """Have it recorded what becomes of the transaction of a run that has completed."""
-    txn.call_when_rolled_back(lambda: _record_rollback(ops, context, journal))
-    if context.task_run.step_key and txn.is_staged():
-        txn.call_when_committed(lambda: _record_commit(ops, context))
-
-
-def _record_commit(ops: Ops, context: TaskRunContext) -> None:
-    """The commit hooks of a step have been called: they are not when the body around it is run again."""
-    context.task_run.step_committed = True
-    ops.update_run(context.task_run)
-    commit(context)
-
-
-def _record_rollback(ops: Ops, context: TaskRunContext, journal: Journal) -> None:
-    """One more state of a run that completed, and was undone with the transaction that it belonged to."""
-    if context.task_run.step_key:
-        forget(context)
-    message = "The run was rolled back with its transaction."
-    ops.record(journal.run, journal.make(StateType.COMPLETED, "RolledBack", message))
-
-
 async def _cached(ops: Ops, context: TaskRunContext, journal: Journal, txn: TransactionNode) -> Outcome:
     """The end of a run whose result was there before it."""
     record = txn.read()
     assert record is not None, "a transaction that has committed as it began has a record"
     ending = Ending(StateType.COMPLETED, "Cached", None, record.result, record.result)
-    draft = _draft(journal, ending)
+    draft = journal.draft(ending)
     draft.kept = record.kept
     draft.state_details = replace(
         draft.state_details, cache_key=record.key, cache_expiration=record.expiration
     )
     return await _finish(ops, context, journal, ending, draft)
-
-
-async def _attempt(
-    ops: Ops, context: TaskRunContext, journal: Journal, args: list[Any], kwargs: dict[str, Any]
-) -> Ending:
-    task = context.task
-    limit: AttemptLimit | None = None
-    own_limit: TimeoutError | None = None
-    try:
-        if task.timeout_seconds or task.retry_deadline_seconds:
-            limit = attempt_limit(ops, context, context.task_run, "Task", task)
-        if limit is None:
-            value = task.fn(*args, **kwargs)
-            if task.is_coroutine:
-                value = await value
-            elif type(value) is CoroutineType or task.isgenerator:
-                value = await _finished(ops, task, value)
-        else:
-            own_limit = context.limit_error = limit.error
-            async with ops.limit(limit.seconds, own_limit, _early_ending(context, journal, limit)):
-                value = task.fn(*args, **kwargs)
-                value = await _finished(ops, task, value)
-        if context.hand_over is not None:
-            context.hand_over(value)
-    except (Exception, LimitPassed) as raised:
-        error = raised.error if isinstance(raised, LimitPassed) else raised
-        if error is not own_limit and context.is_ended_by_outer_limit(error):
-            raise
-        ending = ending_of_error(error, "Task", own_limit)
-        ending.is_cut = limit is not None and limit.is_deadline and error is own_limit
-        return ending
-    finally:
-        context.limit_error = None
-    return ending_of_value(value)
 
 
 async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
@@ -380,7 +320,7 @@ async def fail_elsewhere(ops: Ops, call: TaskCall, error: Exception) -> State[An
     journal = _journal(ops, context)
     with context:
         ending = ending_of_error(error, "Task", None)
-        return (await _finish(ops, context, journal, ending, _draft(journal, ending))).state
+        return (await _finish(ops, context, journal, ending, journal.draft(ending))).state
 
 
 def crash_elsewhere(ops: Ops, call: TaskCall, message: str) -> State[Any]:
@@ -389,39 +329,6 @@ def crash_elsewhere(ops: Ops, call: TaskCall, message: str) -> State[Any]:
     with call.context:
         state = journal.enter(journal.make(StateType.CRASHED, "Crashed", message))
         _log.error("Crash detected! %s", message)
-    return state
-
-
-def _early_ending(
-    context: TaskRunContext, journal: Journal, limit: AttemptLimit
-) -> Callable[[], object] | None:
-    """How to record that time is up without waiting for the body; None when it is to be retried."""
-    if context.tries <= context.task.retry_limit and not limit.is_deadline:
-        return None
-
-    def record() -> None:
-        # Not this process's any longer: the body's own thread finds that out, too.
-        with suppress(Abort):
-            journal.enter(_draft(journal, ending_of_error(limit.error, "Task", limit.error)))
-
-    return record
-
-
-async def _finished(ops: Ops, task: Task[..., Any], value: Any) -> Any:
-    """What a body gives, for one that has still to be awaited or iterated over."""
-    if task.isgenerator:
-        return await ops.drain(value)
-    if task.is_coroutine or type(value) is CoroutineType:
-        return await ops.finish(value)
-    return value
-
-
-def _draft(journal: Journal, ending: Ending) -> State[Any]:
-    """The state that the run would end in, not entered yet."""
-    if ending.by_hand is None:
-        return journal.make(ending.type, ending.name, ending.message, ending.data)
-    state = journal.make_final(ending.by_hand, ending.data)
-    state.state_details = replace(state.state_details, returned_state=True)
     return state
 
 
