@@ -16,8 +16,17 @@ from headrace.core.errors import (
     PageTokenInvalid,
     PreconditionFailed,
 )
-from headrace.v1.work_pool_pb2 import WORK_STATUS_NOT_READY, WORK_STATUS_PAUSED, WorkPool, WorkQueue
+from headrace.core.ids import new_id
+from headrace.v1.work_pool_pb2 import (
+    WORK_STATUS_NOT_READY,
+    WORK_STATUS_PAUSED,
+    WORK_STATUS_READY,
+    WorkPool,
+    WorkQueue,
+)
+from headrace.v1.worker_pb2 import Worker
 from headrace_services.storage.database import Database
+from headrace_services.storage.dispatch_rows import QueuedRunRow, RouteRow, SessionRow, WorkerRow
 from headrace_services.storage.work_pool_codec import struct_of, struct_text
 from headrace_services.storage.work_pool_commands import (
     CreateWorkPool,
@@ -28,6 +37,7 @@ from headrace_services.storage.work_pool_commands import (
     UpdateWorkQueue,
 )
 from tests.storage.build import SECOND, START, ManualClock, flow_run, state
+from tests.storage.test_rows import put, stored
 
 
 async def make_pool(database: Database, name: str = "pool", **fields: Any) -> WorkPool:
@@ -278,3 +288,48 @@ async def test_a_pool_that_is_deleted_while_queues_are_made_leaves_none(replicas
         answers = await asyncio.gather(*made, delete, return_exceptions=True)
         assert all(isinstance(answer, (WorkQueue, ObjectNotFound, type(None))) for answer in answers)
         assert (await replicas[0].reader.work_pools.queue_page("", 0, ""))[0] == []
+
+
+# Who is there
+
+
+async def test_pools_queues_and_deployments_are_ready_while_a_worker_is(
+    database: Database, clock: ManualClock
+) -> None:
+    await make_pool(database)
+    await make_queue(database, "slow")
+    now = await database.now()
+    worker = Worker(name="w", work_pool="pool", work_queues=["slow"])
+    row = WorkerRow(new_id(), "w", 1, "pool", START, START, worker.SerializeToString())
+    session = SessionRow(new_id(), row.id, 1, "r", now + 60 * SECOND, now, False, None, START)
+
+    async def statuses() -> list[int]:
+        pools = database.reader.work_pools
+        pool, queue = await pools.get("pool"), await pools.get_queue("pool", "slow")
+        return [pool.status, queue.status, (await pools.get_queue("pool", "default")).status]
+
+    not_ready = WORK_STATUS_NOT_READY
+    assert await statuses() == [not_ready] * 3
+    await put(database, row, session)
+    assert await statuses() == [WORK_STATUS_READY, WORK_STATUS_READY, not_ready]
+    queue = await database.reader.work_pools.get_queue("pool", "slow")
+    assert queue.last_polled_time.ToMicroseconds() == now
+    assert (await database.reader.work_pools.get("pool")).online_workers == 1
+    await database.writer.do(UpdateWorkPool(WorkPool(name="pool", paused=True), ["paused"]))
+    assert (await statuses())[0] == WORK_STATUS_PAUSED
+    await database.writer.do(UpdateWorkPool(WorkPool(name="pool"), ["paused"]))
+    session.expires_at = now - 1
+    await put(database, session)
+    assert await statuses() == [not_ready] * 3
+
+
+async def test_moved_runs_keep_their_place_in_the_queue_of_workers(database: Database) -> None:
+    await make_pool(database)
+    await make_queue(database, "slow")
+    run, _ = await database.writer.create_run(flow_run(work_pool="pool", work_queue="slow"))
+    [before] = await stored(database, QueuedRunRow)
+    await database.writer.do(DeleteWorkQueue("pool", "slow"))
+    [after] = await stored(database, QueuedRunRow)
+    assert (after.run_id, after.due_time) == (run.id, before.due_time)
+    routes = {row.id: row.queue for row in await stored(database, RouteRow)}
+    assert (routes[before.route], routes[after.route]) == ("slow", "")

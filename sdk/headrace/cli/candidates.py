@@ -13,7 +13,15 @@ from headrace.settings import get_current_settings
 if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
 
-__all__ = ["flow_names", "flow_run_names", "profile_names", "task_run_names"]
+__all__ = [
+    "deployment_names",
+    "flow_names",
+    "flow_run_names",
+    "profile_names",
+    "task_run_names",
+    "work_pool_names",
+    "work_queue_names",
+]
 
 MOST = 100
 PATIENCE_SECONDS = 1.0
@@ -36,6 +44,21 @@ def task_run_names(context: object) -> list[str]:
 def flow_names(context: object) -> list[str]:
     """Names of flows."""
     return _ask(_flow_names)
+
+
+def deployment_names(context: object) -> list[str]:
+    """Names of deployments, with their flows'."""
+    return _ask(_deployment_names)
+
+
+def work_pool_names(context: object) -> list[str]:
+    """Names of work pools."""
+    return _ask(_work_pool_names)
+
+
+def work_queue_names(context: object) -> list[str]:
+    """Names of work queues."""
+    return _ask(_work_queue_names)
 
 
 def profile_names(context: object) -> list[str]:
@@ -61,6 +84,26 @@ async def _flow_names(client: HeadraceClient) -> list[str]:
 
     page = await client.list_flows(ListFlowsRequest(page_size=MOST))
     return [flow.name for flow in page.flows]
+
+
+async def _deployment_names(client: HeadraceClient) -> list[str]:
+    from headrace.v1.deployment_service_pb2 import ListDeploymentsRequest
+
+    page = await client.list_deployments(ListDeploymentsRequest(page_size=MOST))
+    return [f"{deployment.flow_name}/{deployment.name}" for deployment in page.deployments]
+
+
+async def _work_pool_names(client: HeadraceClient) -> list[str]:
+    from headrace.v1.work_pool_service_pb2 import ListWorkPoolsRequest
+
+    return [p.name for p in (await client.list_work_pools(ListWorkPoolsRequest(page_size=MOST))).work_pools]
+
+
+async def _work_queue_names(client: HeadraceClient) -> list[str]:
+    from headrace.v1.work_pool_service_pb2 import ListWorkQueuesRequest
+
+    page = await client.list_work_queues(ListWorkQueuesRequest(page_size=MOST))
+    return list(dict.fromkeys(queue.name for queue in page.work_queues))
 
 
 def _ask(question: Callable[[HeadraceClient], Coroutine[Any, Any, list[str]]]) -> list[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
     from headrace.v1.run_pb2 import Run
 
-__all__ = ["watch"]
+__all__ = ["follow_to_end", "watch"]
 
 
 async def watch(
@@ -50,19 +50,34 @@ async def watch(
     """
     async with get_client() as client:
         run = await find_run(client, flow_run, RunKind.RUN_KIND_FLOW)
-        try:
-            async with asyncio.timeout(timeout):
-                await _follow(client, run, output)
-        except TimeoutError:
-            raise CliError(
-                f"The flow run {run.name} ({run.id}) has not ended after {timeout:g} s.",
-                f"It goes on: `headrace flow-run watch {run.id}`.",
-                code=ExitCode.TIMEOUT,
-            ) from None
-        except asyncio.CancelledError:
-            say(f"No longer watching the flow run {run.name} ({run.id}); it goes on.")
-            raise
-        ended = await client.get_run(run.id)
+        return await follow_to_end(client, run, timeout, output)
+
+
+async def follow_to_end(client: HeadraceClient, run: Run, timeout: float | None, output: Format) -> int:
+    """Show the run until it ends; the exit code that says how it did.
+
+    Args:
+        client: an open client.
+        run: the run.
+        timeout: seconds; None: as long as it takes.
+        output: how to show it.
+
+    Raises:
+        CliError: the time is over; the run goes on.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            await _follow(client, run, output)
+    except TimeoutError:
+        raise CliError(
+            f"The flow run {run.name} ({run.id}) has not ended after {timeout:g} s.",
+            f"It goes on: `headrace flow-run watch {run.id}`.",
+            code=ExitCode.TIMEOUT,
+        ) from None
+    except asyncio.CancelledError:
+        say(f"No longer watching the flow run {run.name} ({run.id}); it goes on.")
+        raise
+    ended = await client.get_run(run.id)
     if output == "json":
         emit_json(to_json(ended))
     is_completed = ended.state.type == StateType.COMPLETED.number

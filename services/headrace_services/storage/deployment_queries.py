@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from headrace.core.errors import ObjectNotFound
-from headrace.v1.deployment_pb2 import Deployment, DeploymentVersion
+from headrace.v1.deployment_pb2 import DEPLOYMENT_STATUS_READY, Deployment, DeploymentVersion
 from headrace.v1.deployment_service_pb2 import DeploymentFilter, DeploymentKey
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.declared_rows import DeploymentRow, DeploymentVersionRow
@@ -16,8 +16,11 @@ from headrace_services.storage.dialects import Dialect, like
 from headrace_services.storage.entities import Where, row_from, table_of
 from headrace_services.storage.entity_queries import find_rows
 from headrace_services.storage.filters import Conditions
+from headrace_services.storage.instants import set_micros
 from headrace_services.storage.pages import PageKey, page_limit
+from headrace_services.storage.presence import Presence, read_presence
 from headrace_services.storage.schedule_rows import ScheduleRow, schedule_message
+from headrace_services.storage.work_pool_codec import DEFAULT_QUEUE
 
 __all__ = ["DeploymentQueries"]
 
@@ -62,7 +65,8 @@ class DeploymentQueries:
         schedules = await find_rows(
             self._backend, self._dialect, ScheduleRow, where, order=["create_time", "id"]
         )
-        shown = {row.id: deployment_message(row) for row in rows}
+        presence = await read_presence(self._backend, self._dialect) if rows else Presence()
+        shown = {row.id: _message(row, presence) for row in rows}
         for schedule in schedules:
             shown[schedule.deployment_id].schedules.append(schedule_message(schedule))
         return list(shown.values())
@@ -138,3 +142,15 @@ class DeploymentQueries:
         if not rows:
             raise ObjectNotFound.of("deployment version", str(number))
         return version_message(rows[0])
+
+
+def _message(row: DeploymentRow, presence: Presence) -> Deployment:
+    """The deployment, with whether somebody is there who can run it."""
+    deployment = deployment_message(row)
+    heard_at = presence.deployments.get(row.id)
+    if row.work_pool is not None:
+        heard_at = presence.of_queue(row.work_pool, row.work_queue or DEFAULT_QUEUE)
+    if heard_at is not None:
+        deployment.status = DEPLOYMENT_STATUS_READY
+        set_micros(deployment.last_polled_time, heard_at)
+    return deployment

@@ -135,6 +135,11 @@ class Queueing:
         if books.type in FINAL_TYPES or (books.type is PAUSED and run.recorder_id is None):
             self._end(run)
 
+    def moved(self, run: RunRow, row: QueuedRunRow) -> None:
+        """The run, whose place in the queue was the row, waits in another line from now on."""
+        run.requeue = Requeue(row.due_time, row.lost_count, row.refusals, row.excluded)
+        self._queued[run.id] = run
+
     def has_left(self, run_id: str) -> bool:
         """Whether the run was taken out of the queue in this transaction."""
         return run_id in self._left

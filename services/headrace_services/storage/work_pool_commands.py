@@ -23,6 +23,7 @@ from headrace_services.storage import steps
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, WorkQueueRow
 from headrace_services.storage.deployment_codec import set_queue
+from headrace_services.storage.dispatch_rows import QueuedRunRow
 from headrace_services.storage.entities import Lock
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
@@ -360,10 +361,14 @@ def _move_runs(work: Work, pool: str, old: str, new: str | None) -> Steps[None]:
     """Runs that wait in the queue wait in another; None: in the default one."""
     ids = [row[0] for row in (yield from steps.load_waiting(pool, old))]
     yield from work.load_runs(ids)
+    yield from work.rows.load(QueuedRunRow, [(id,) for id in ids])
     for run in (work.runs[id] for id in ids):
         if run is not None and (run.work_pool, run.work_queue) == (pool, old):
             run.work_queue = new
             work.touch(run)
+            place = work.rows.get(QueuedRunRow, run.id)
+            if place is not None:
+                work.queueing.moved(run, place)
 
 
 class DeleteWorkQueue(Command[None]):

@@ -10,6 +10,7 @@ from headrace.core.errors import ObjectNotFound
 from headrace.v1.work_pool_pb2 import (
     WORK_STATUS_NOT_READY,
     WORK_STATUS_PAUSED,
+    WORK_STATUS_READY,
     WorkPool,
     WorkQueue,
     WorkStatus,
@@ -20,7 +21,9 @@ from headrace_services.storage.dialects import Dialect
 from headrace_services.storage.entities import Where, row_from, table_of
 from headrace_services.storage.entity_queries import find_rows
 from headrace_services.storage.filters import Conditions
+from headrace_services.storage.instants import set_micros
 from headrace_services.storage.pages import PageKey, page_limit
+from headrace_services.storage.presence import read_presence
 from headrace_services.storage.work_loads import Load, read_loads
 from headrace_services.storage.work_pool_codec import DEFAULT_QUEUE, pool_message, queue_message
 
@@ -85,13 +88,15 @@ class WorkPoolQueries:
             return []
         now = self._clock.now()
         loads = await read_loads(self._backend, [row.name for row in rows], now)
+        presence = await read_presence(self._backend, self._dialect)
         where: Where = [("pool_id", "in", [row.id for row in rows]), ("is_default", "=", True)]
         defaults = await find_rows(self._backend, self._dialect, WorkQueueRow, where)
         names = {queue.pool_id: queue.name for queue in defaults}
         shown: list[WorkPool] = []
         for row in rows:
             pool = pool_message(row, names.get(row.id, DEFAULT_QUEUE))
-            pool.status = _status(row.is_paused)
+            pool.online_workers = presence.pools.get(row.name, 0)
+            pool.status = _status(row.is_paused, is_served=pool.online_workers > 0)
             load = Load()
             for of_queue in loads.get(row.name, {}).values():
                 load.add(of_queue)
@@ -147,10 +152,14 @@ class WorkPoolQueries:
     async def _shown_queues(self, rows: Sequence[tuple[WorkQueueRow, str]]) -> list[WorkQueue]:
         now = self._clock.now()
         loads = await read_loads(self._backend, sorted({pool for _, pool in rows}), now)
+        presence = await read_presence(self._backend, self._dialect)
         shown: list[WorkQueue] = []
         for row, pool in rows:
             queue = queue_message(row, pool)
-            queue.status = _status(row.is_paused)
+            heard_at = presence.of_queue(pool, row.name)
+            queue.status = _status(row.is_paused, is_served=heard_at is not None)
+            if heard_at is not None:
+                set_micros(queue.last_polled_time, heard_at)
             load = Load()
             for name in (row.name, None) if row.is_default else (row.name,):
                 load.add(loads.get(pool, {}).get(name, Load()))
@@ -159,5 +168,7 @@ class WorkPoolQueries:
         return shown
 
 
-def _status(is_paused: bool) -> WorkStatus.ValueType:
-    return WORK_STATUS_PAUSED if is_paused else WORK_STATUS_NOT_READY
+def _status(is_paused: bool, *, is_served: bool) -> WorkStatus.ValueType:
+    if is_paused:
+        return WORK_STATUS_PAUSED
+    return WORK_STATUS_READY if is_served else WORK_STATUS_NOT_READY
