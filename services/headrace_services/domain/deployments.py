@@ -187,6 +187,7 @@ def run_of_deployment(said: Deployment, version_id: str, parameters: Mapping[str
         tags=said.tags,
         labels=said.labels,
         priority=said.priority,
+        required_labels=said.required_labels,
     )
     run.parameters.encoding, run.parameters.inline = "json", as_json(parameters).encode()
     if said.on_lost:

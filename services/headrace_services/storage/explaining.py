@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from headrace.core.errors import ObjectNotFound
 from headrace.v1 import run_service_pb2 as pb
@@ -159,13 +159,17 @@ def _offer(session: SessionRow, row: WorkerRow, held: int, credits: Mapping[str,
 
 def _holders(work: Work, found: Obstacle, candidate: Candidate) -> Steps[list[str]]:
     """Runs that hold what the candidate waits for."""
-    line = [("kind", "=", int(candidate.kind)), ("subject", "=", candidate.subject)]
-    where = {
+    line: list[tuple[str, str, Any]] = [
+        ("kind", "=", int(candidate.kind)),
+        ("subject", "=", candidate.subject),
+    ]
+    by_cause: dict[Obstacle, list[tuple[str, str, Any]]] = {
         Obstacle.NO_CREDIT: line,
         Obstacle.WORK_POOL_LIMIT: line,
         Obstacle.WORK_QUEUE_LIMIT: [*line, ("queue", "=", candidate.queue)],
         Obstacle.DEPLOYMENT_LIMIT: [("deployment_id", "=", candidate.deployment_id)],
-    }.get(found)
+    }
+    where = by_cause.get(found)
     if where is None:
         return []
     rows = yield from work.rows.find(AttemptRow, where, order=["offer_time"], limit=_HOLDERS, lock=Lock.NONE)
