@@ -41,6 +41,7 @@ __all__ = [
     "MappingLengthMismatch",
     "MappingMissingIterable",
     "MissingContextError",
+    "MissingFlowError",
     "MissingResult",
     "NotPausedError",
     "ObjectAlreadyExists",
@@ -52,6 +53,7 @@ __all__ = [
     "RecordedError",
     "ReservedArgumentError",
     "RunInputInvalid",
+    "ScriptError",
     "SerializationError",
     "ServerUnavailable",
     "ServiceError",
@@ -193,6 +195,27 @@ class MappingMissingIterable(HeadraceException):
 
 class SerializationError(HeadraceException):
     """A value could not be turned into bytes, or bytes into a value."""
+
+
+class MissingFlowError(HeadraceException):
+    """There is no flow where one was looked for."""
+
+
+class ScriptError(HeadraceException):
+    """A file or module could not be executed.
+
+    Attributes:
+        user_exc: what it ended with.
+        path: the file or module, as it was named.
+    """
+
+    def __init__(self, user_exc: Exception, path: str) -> None:
+        super().__init__(f"Script at {str(path)!r} encountered an exception: {user_exc!r}")
+        self.user_exc = user_exc
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ScriptError, (self.user_exc, self.path))
 
 
 class FlowRunWaitTimeout(HeadraceException):

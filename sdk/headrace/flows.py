@@ -30,6 +30,7 @@ from headrace.decorated import (
     positive_timeout,
     retry_deadline,
 )
+from headrace.entrypoints import load_flow_from_entrypoint
 from headrace.result_options import (
     ResultSerializer,
     ResultStorage,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from headrace.task_runners import TaskRunner
     from headrace.validation import Validator
 
-__all__ = ["Flow", "flow"]
+__all__ = ["Flow", "flow", "load_flow_from_entrypoint"]
 
 P = ParamSpec("P")
 R = DefaultTypeVar("R", default=Any, covariant=True)

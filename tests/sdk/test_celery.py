@@ -19,7 +19,7 @@ from headrace import flow, task
 from headrace.runtime import flow_run, task_run
 
 app = Celery("shop", broker="memory://", backend="cache+memory://")
-app.conf.update(task_always_eager=False, broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
+app.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
 
 @task
 def double(number):

@@ -53,6 +53,7 @@ def test_signals_are_no_exceptions(name: str) -> None:
 def instances() -> list[BaseException]:
     state = Paused(message="m")
     special: dict[str, BaseException] = {
+        "ScriptError": exceptions.ScriptError(ValueError("text"), "file.py"),
         "EventTooLarge": exceptions.EventTooLarge(3, 2),
         "HashError": exceptions.HashError("inputs.text", "no value"),
         "PausedRun": exceptions.PausedRun("text", state=state),
@@ -72,7 +73,9 @@ def test_they_travel(error: BaseException, again: Any) -> None:
     assert str(other) == str(error)
     for name, value in vars(error).items():
         held = getattr(other, name)
-        assert held == value or (held.id, held.message) == (value.id, value.message)
+        assert (
+            held == value or repr(held) == repr(value) or (held.id, held.message) == (value.id, value.message)
+        )
 
 
 def test_the_text_of_a_recorded_error() -> None:

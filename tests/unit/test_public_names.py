@@ -38,7 +38,7 @@ MODULES = {
     ],
     "headrace.events": ["Event", "ReceivedEvent", "RelatedResource", "Resource", "emit_event"],
     "headrace.exceptions": ["ConfigurationError", "HashError", "HeadraceException", "ObjectNotFound"],
-    "headrace.flows": ["Flow", "flow"],
+    "headrace.flows": ["Flow", "flow", "load_flow_from_entrypoint"],
     "headrace.flow_runs": [
         *("apause_flow_run", "aresume_flow_run", "asuspend_flow_run"),
         *("pause_flow_run", "resume_flow_run", "suspend_flow_run", "wait_for_flow_run"),

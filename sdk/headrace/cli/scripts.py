@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
-import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from headrace import entrypoints
 from headrace.cli.failures import CliError, ExitCode, nearest
+from headrace.entrypoints import flows_of, is_file, load_module_at
+from headrace.exceptions import ScriptError as FailingScript
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
@@ -34,46 +34,30 @@ def load_flow(entrypoint: str) -> Flow[..., Any]:
         ScriptError: there is no such file, module or flow, or loading it fails.
     """
     place, _, name = entrypoint.rpartition(":") if ":" in entrypoint else (entrypoint, "", "")
-    is_file = place.endswith(".py") or os.sep in place
-    module = _load_file(Path(place)) if is_file else _load_module(place)
+    module = _loaded(place)
     return _named_flow(module, place, name) if name else _only_flow(module, place)
 
 
-def _load_file(path: Path) -> ModuleType:
-    typed, path = path, path.expanduser()
+def _loaded(place: str) -> ModuleType:
+    if is_file(place):
+        _check_file(Path(place).expanduser())
+    try:
+        return load_module_at(place)
+    except FailingScript as error:
+        raise _broken(place, error.user_exc) from error
+    except ModuleNotFoundError:
+        file = Path(f"{place}.py")
+        hint = f"Did you mean '{file}'?" if file.is_file() else "Give a file as path/file.py:flow."
+        raise ScriptError(f"There is no module '{place}'.", hint, code=ExitCode.NOT_FOUND) from None
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "not there"
         near = nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
         raise ScriptError(f"{path} is {what}.", near, code=ExitCode.NOT_FOUND)
-    path = path.resolve()
-    # As `python path/file.py` does, so that the file can import its neighbours.
-    sys.path.insert(0, str(path.parent))
-    name = path.stem if path.stem not in sys.modules else f"headrace_script_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ScriptError(f"{path} is not a Python file.", code=ExitCode.USAGE)
-    module = importlib.util.module_from_spec(spec)
-    # Classes of the file are found under this name when their instances are pickled.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise _broken(str(typed), error) from error
-    return module
-
-
-def _load_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            file = Path(f"{name}.py")
-            hint = f"Did you mean '{file}'?" if file.is_file() else "Give a file as path/file.py:flow."
-            raise ScriptError(f"There is no module '{name}'.", hint, code=ExitCode.NOT_FOUND) from None
-        raise _broken(name, error) from error
-    except Exception as error:
-        raise _broken(name, error) from error
 
 
 def _broken(place: str, error: Exception) -> ScriptError:
@@ -89,19 +73,14 @@ def _broken(place: str, error: Exception) -> ScriptError:
 def _is_ours(filename: str) -> bool:
     return (
         filename.startswith(("<frozen importlib", str(Path(__file__).parent)))
+        or filename == entrypoints.__file__
         or os.sep + "importlib" in filename
     )
 
 
-def _flows(module: ModuleType) -> dict[str, Flow[..., Any]]:
-    from headrace.flows import Flow
-
-    return {name: value for name, value in vars(module).items() if isinstance(value, Flow)}
-
-
 def _named_flow(module: ModuleType, place: str, name: str) -> Flow[..., Any]:
 
-    flows = _flows(module)
+    flows = flows_of(module)
     by_name: Mapping[str, Flow[..., Any]] = {flow.name: flow for flow in flows.values()} | flows
     if name in by_name:
         return by_name[name]
@@ -119,7 +98,7 @@ def _named_flow(module: ModuleType, place: str, name: str) -> Flow[..., Any]:
 
 
 def _only_flow(module: ModuleType, place: str) -> Flow[..., Any]:
-    flows = _flows(module)
+    flows = flows_of(module)
     own = {name: flow for name, flow in flows.items() if flow.fn.__module__ == module.__name__} or flows
     if len(own) != 1:
         many = "more than one flow" if own else "no flow"
