@@ -69,6 +69,7 @@ class _Put(Command[None]):
             schedule = Schedule(parameters=json.dumps({"table": f"table-{number}"}))
             schedule.interval.interval.FromSeconds(60)
             schedule.interval.anchor = anchor_text(from_micros(instant), "")
+            schedule.start.FromMicroseconds(instant)
             row = ScheduleRow(
                 *(new_id(), deployment.id, f"s{number}", False, None, None, None, None, 0, 0, "", ""),
                 *(work.now, work.now, "", checked_spec(schedule, work.now)),

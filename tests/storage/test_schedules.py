@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -220,6 +221,26 @@ async def test_a_slug_is_renamed_with_its_history(database: Database, clock: Man
     assert (after.id, after.slug, after.last_fire_time) == (before.id, "new", before.last_fire_time)
     # The declaration is the same the next time it is applied.
     assert await apply(database, deployment, cron("* * * * *", slug="new", replaces="old")) == []
+
+
+@pytest.mark.parametrize("slug", ["", "nightly"])
+async def test_redeploying_again_and_again_makes_each_run_once(
+    database: Database, clock: ManualClock, slug: str
+) -> None:
+    deployment = await a_deployment(database)
+    await apply(database, deployment, cron("* * * * *", slug=slug, parameters='{"n": 0}'))
+    draw = random.Random(3)
+    for number in range(120):
+        clock.advance(draw.choice([0.5, 1, 7, 11, 31]))
+        if number % 3:
+            await tick(database)
+        parameters = json.dumps({"n": draw.randrange(3)})  # sometimes nothing changes
+        await apply(database, deployment, cron("* * * * *", slug=slug, parameters=parameters))
+        await tick(database)
+    clock.time -= clock.time % (60 * SECOND) - 60 * SECOND
+    await tick(database)
+    made = [run.expected_start_time.ToMicroseconds() for run in await runs_of(database)]
+    assert made == list(range(START + 60 * SECOND, clock.now() + 1, 60 * SECOND))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def apply_schedules(
     """Make the deployment's schedules what a declaration says.
 
     With slugs it is by slug: those that the declaration names are changed or made, the others stay. Without
-    slugs it is as a set: what is not named goes; a definition that is there already keeps its schedule. A
+    slugs it is as a set: what is not named goes; what fires at the same instants keeps its schedule. A
     schedule that has not changed is not touched, and one that somebody has paused by hand stays paused until
     the declaration says something else of it than before.
 
@@ -90,6 +90,8 @@ def _after(
     if row.spec == spec and (row.slug or "") == said.slug:
         return None
     after = replace(row, slug=said.slug or None, spec=spec, update_time=work.now)
+    if not _fires_alike(row.spec, spec):
+        after.next_fire_time = None
     if said.paused != before.paused:
         after.is_paused = said.paused
     return after
@@ -150,6 +152,9 @@ def start_firing(work: Work, deployment: DeploymentRow, row: ScheduleRow) -> Non
         row.disabled_reason = str(error)
         return
     lead = lead_of(plan, deployment)
+    if row.next_fire_time is not None and row.next_fire_time <= work.now:
+        row.expect(row.next_fire_time, lead)  # what is due stays due
+        return
     if row.idle_since is not None and plan.catch_up.include_paused and not row.disabled_reason:
         since = next_fire(plan.timing, from_micros(row.idle_since))
         row.expect(None if since is None else to_micros(since), lead)
@@ -170,22 +175,38 @@ def _match(
         taken = {row.id for _, row in named if row}
         without = [row for row in rows if not row.slug and row.id not in taken]
         return named, without if not by_slug else []
-    left = list(rows)
-    matched: list[tuple[Schedule, ScheduleRow | None]] = []
-    for index, said in enumerate(asked):
-        same = next((row for row in left if _is_same(said, row, now, index)), None)
-        if same is not None:
-            left.remove(same)
-        matched.append((said, same))
-    return matched, left
+    return _match_set(asked, rows, now)
 
 
-def _is_same(said: Schedule, row: ScheduleRow, now: int, index: int) -> bool:
-    """Whether the schedule is the declared one, but for being paused."""
-    before = Schedule.FromString(row.spec)
-    after = Schedule.FromString(checked_spec(said, now, f"schedules[{index}]", before))
-    before.paused = after.paused = False
-    return before == after
+def _match_set(
+    asked: Sequence[Schedule], rows: Sequence[ScheduleRow], now: int
+) -> tuple[list[tuple[Schedule, ScheduleRow | None]], list[ScheduleRow]]:
+    """The same for schedules without slugs: by what they say, then by when they fire."""
+    left, found = list(rows), dict[int, ScheduleRow]()
+    for is_match in (_is_same, _fires_alike):
+        for index, said in enumerate(asked):
+            for row in left if index not in found else ():
+                before = Schedule.FromString(row.spec)
+                if is_match(row.spec, checked_spec(said, now, f"schedules[{index}]", before)):
+                    found[index] = row
+                    left.remove(row)
+                    break
+    return [(said, found.get(index)) for index, said in enumerate(asked)], left
+
+
+def _is_same(before: bytes, after: bytes) -> bool:
+    """Whether two specs say the same, but for being paused."""
+    old, new = Schedule.FromString(before), Schedule.FromString(after)
+    old.paused = new.paused = False
+    return old == new
+
+
+def _fires_alike(before: bytes, after: bytes) -> bool:
+    """Whether two specs fire at the same instants."""
+    try:
+        return plan_of(before).timing == plan_of(after).timing
+    except ScheduleInvalid:
+        return False
 
 
 def _check_slugs(asked: Sequence[Schedule], rows: Sequence[ScheduleRow]) -> None:
@@ -319,6 +340,8 @@ class UpdateSchedule(Command[Schedule]):
         if "paused" in self._paths:
             row.is_paused = self._asked.paused
         checked = checked_spec(spec, work.now, "schedule", Schedule.FromString(row.spec))
+        if not _fires_alike(row.spec, checked):
+            row.next_fire_time = None
         is_other, row.spec, row.update_time = checked != row.spec, checked, work.now
         work.rows.put(row)
         if is_other or "paused" in self._paths:
