@@ -26,6 +26,7 @@ from headrace.core.ids import new_id
 from headrace.core.schedules.messages import anchor_text
 from headrace.v1.deployment_pb2 import Deployment
 from headrace.v1.schedule_pb2 import Schedule
+from headrace_services.domain.schedules import LEAD_MICROS
 from headrace_services.loops.scheduler import Scheduler
 from headrace_services.storage import migrations
 from headrace_services.storage.command import Command
@@ -44,7 +45,7 @@ __all__ = ["main"]
 GATE_LAG_SECONDS: Final = 1.0
 GATE_LOOK_SECONDS: Final = 0.1
 _SECOND: Final = 1_000_000
-_AHEAD_SECONDS: Final = 6
+_AHEAD_SECONDS: Final = 10
 _WATCHED_SECONDS: Final = 10
 _DURABLE: Final = {"fsync": "on", "full_page_writes": "on"}
 
@@ -143,7 +144,7 @@ async def _measure(kind: str, url: str, schedules: int, spread: bool) -> tuple[f
         begin += (_AHEAD_SECONDS + schedules // 1000) * _SECOND - begin % _SECOND
         step = 60 * _SECOND // schedules if spread else 0
         await database.writer.do(_Put([begin + number * step for number in range(schedules)]))
-        if SystemClock().now() > begin - 2 * _SECOND:
+        if SystemClock().now() > begin - LEAD_MICROS:
             raise SystemExit("the schedules were not there in time: take fewer")
         expected = schedules * _WATCHED_SECONDS // 60 if spread else schedules
         result = await _watch(database, begin + _WATCHED_SECONDS * _SECOND, expected)

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _SECOND: Final = 1_000_000
-LEAD_MICROS: Final = 2 * _SECOND
+LEAD_MICROS: Final = 5 * _SECOND
 """How long before its instant a run may be made: so that many at one instant are there in time."""
 LATE_MICROS: Final = 60 * _SECOND
 """A fire that is dealt with at most this much later is late; a later one was missed."""
