@@ -74,6 +74,7 @@ class RunContext:
         limit_error: what the run's time limit raises, while one is set.
         idle_micros: how long the run was paused, or waited for a place, since it first ran.
         lost: why the run is not this process's any longer, or None; set on the outermost context.
+        book: the steps of which the run is one; None: it is none.
         steps: the steps of the runs that the body calls; None: they are not told apart.
         suspended: why the run is to be left at its next task boundary, or None; set on the outermost context.
         cancelled: why the run is being cancelled, or None.
@@ -85,6 +86,7 @@ class RunContext:
     __slots__ = (
         "_store",
         "_token",
+        "book",
         "cancelled",
         "idle_micros",
         "is_cancelling",
@@ -120,6 +122,7 @@ class RunContext:
         self.cancelled: str | None = None
         self.is_cancelling = False
         self.scope: Interruptible | None = None
+        self.book: StepBook | None = None
         self.steps: StepBook | None = None if parent is None else parent.steps
         self._token: Token[FlowRunContext | TaskRunContext | None] | None = None
 
@@ -220,6 +223,7 @@ class FlowRunContext(RunContext):
         parameters: what the body was called with; the raw arguments until they are validated.
         origins: which run made a value, for the results of this run's children.
         gate: what holds its tasks back while it is paused.
+        kept_subflows: the subflow runs that a retry of this run need not run again; None: all are run again.
         pauses: numbers the pauses of one attempt.
         own_pause: id of the state of the newest pause that the body has asked for.
         cancel_seconds: how long what runs below it is waited for when it is being cancelled.
@@ -235,6 +239,7 @@ class FlowRunContext(RunContext):
         "flow",
         "flow_run",
         "gate",
+        "kept_subflows",
         "origins",
         "own_pause",
         "parameters",
@@ -257,6 +262,7 @@ class FlowRunContext(RunContext):
         self.parameters = parameters
         self.origins = ResultOrigins()
         self.gate: PauseGate | None = None
+        self.kept_subflows: StepBook | None = None
         self.pauses = count(1)
         self.own_pause = ""
         self.cancel_seconds = CANCEL_SECONDS

@@ -96,6 +96,44 @@ def test_without_it_only_kept_results_come_back(bodies: Bodies, recorder: Memory
     assert [run.names[-1] for run in recorder.all("kept")] == ["Completed", "Cached", "Cached"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_it_subflows_come_back_whose_results_are_kept(
+    kind: str, bodies: Bodies, recorder: MemoryRecorder
+) -> None:
+    bodies.tries = 3
+
+    @flow(name="kept", persist_result=True)
+    def kept(x: int) -> list[int]:
+        bodies.enter("kept", x)
+        return [x]
+
+    @flow(name="broken", persist_result=True)
+    def broken() -> None:
+        bodies.enter("broken")
+        raise ValueError("always")
+
+    @flow(name="plain")
+    def plain() -> None:
+        bodies.enter("plain")
+
+    def body() -> Any:
+        plain()
+        broken(return_state=True)
+        found = [kept(1), kept(1), kept(10 * runtime.flow_run.run_count)]
+        bodies.fail()
+        return found
+
+    assert call(flow(retries=2)(of_kind(kind, body))) == [[1], [1], [30]]
+    assert bodies.entered == {
+        "plain": 3,
+        "broken": 3,
+        ("kept", 1): 2,
+        **{("kept", x): 1 for x in (10, 20, 30)},
+    }
+    assert [run.names for run in recorder.all("broken")] == [["Pending", "Running", "Failed"]] * 3
+    assert len(recorder.all("kept")) == 5
+
+
 def test_a_failed_step_goes_on_under_its_run(bodies: Bodies, recorder: MemoryRecorder) -> None:
     counts: list[int] = []
 

@@ -177,8 +177,9 @@ async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outc
         await ops.offload(steps.load)
     tries, ending = 0, None
     while True:
-        if steps is not None:
-            steps.begin_pass(run.id)
+        for book in (steps, context.kept_subflows):
+            if book is not None:
+                book.begin_pass(run.id)
         if flow.retry_deadline_seconds is not None and not _may_try(ops, context, 0):
             return await _finish(ops, context, journal, _given_up(flow, tries, ending))
         tries += 1

@@ -132,14 +132,16 @@ class StepBook:
 
     Args:
         records: where they come from.
+        only_completed: a step that did not complete is a new run when it is called again.
 
     Attributes:
         takes_notes: whether there may be another pass in this process.
     """
 
-    def __init__(self, records: StepRecords) -> None:
+    def __init__(self, records: StepRecords, *, only_completed: bool = False) -> None:
         self.takes_notes = False
         self._records = records
+        self._only_completed = only_completed
         self._has_past = False
         self._lock = threading.Lock()
         self._known: dict[bytes, KnownStep] = {}
@@ -245,6 +247,8 @@ class StepBook:
         caller = run.parent_run_id
         if not self.takes_notes or caller is None or not run.step_key:
             return
+        if self._only_completed and not is_usable(state.type.value, state.name):
+            return
         body, is_elsewhere = self._records.kept(run, state)
         step = KnownStep(
             run_id=run.id,
@@ -310,6 +314,7 @@ def _place(caller: str, code_key: str, key: str) -> bytes:
 def enlist(call: TaskCall | FlowCall, book: StepBook, code_key: str) -> None:
     """Give a call its place among the steps of its caller, as far as it is known before its inputs are."""
     step = call.step = Step(book, code_key)
+    call.context.book = book
     if call.is_ready:
         settle(call)
         return
@@ -367,20 +372,17 @@ def renew(call: TaskCall | FlowCall) -> None:
 
 def note(context: FlowRunContext | TaskRunContext, state: State[Any]) -> None:
     """A run has ended: if it is a step, the next pass may ask for it."""
-    parent = context.parent
-    if parent is not None and parent.steps is not None:
-        parent.steps.note(context.run, context.code_key, state)
+    if context.book is not None:
+        context.book.note(context.run, context.code_key, state)
 
 
 def commit(context: FlowRunContext | TaskRunContext) -> None:
     """The transaction was committed that a run has waited in."""
-    parent = context.parent
-    if parent is not None and parent.steps is not None:
-        parent.steps.commit(context.run, context.code_key)
+    if context.book is not None:
+        context.book.commit(context.run, context.code_key)
 
 
 def forget(context: FlowRunContext | TaskRunContext) -> None:
     """A run was undone."""
-    parent = context.parent
-    if parent is not None and parent.steps is not None:
-        parent.steps.forget(context.run, context.code_key)
+    if context.book is not None:
+        context.book.forget(context.run, context.code_key)

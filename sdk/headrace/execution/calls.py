@@ -141,9 +141,19 @@ def new_flow_call(
     )
     run.inputs = inputs.edges
     call = FlowCall(_flow_context(flow, run, parameters, parent), inputs, wait_for)
-    if is_step and parent is not None and parent.steps is not None:
-        enlist(call, parent.steps, flow.name)
+    book = _book_for(call, parent) if is_step else None
+    if book is not None:
+        enlist(call, book, flow.name)
     return call
+
+
+def _book_for(call: FlowCall, parent: FlowRunContext | TaskRunContext | None) -> StepBook | None:
+    """The book in which a subflow call has its place; None where it has none."""
+    if parent is None:
+        return None
+    if parent.steps is None and isinstance(parent, FlowRunContext) and call.context.persist_result:
+        return parent.kept_subflows
+    return parent.steps
 
 
 def recorded_flow_call(flow: Flow[..., Any], run: FlowRun, parameters: Mapping[str, Any]) -> FlowCall:
@@ -179,7 +189,17 @@ def _flow_context(
     )
     run.persist_result = context.persist_result
     context.steps = _steps(flow, run, context.steps)
+    if context.steps is None and flow.retries:
+        context.kept_subflows = _book(run, only_completed=True)
+        context.kept_subflows.takes_notes = True
     return context
+
+
+def _book(run: FlowRun, *, only_completed: bool = False) -> StepBook:
+    # Loaded by the first flow that has use for it.
+    from headrace.execution.steps import ServerSteps
+
+    return StepBook(ServerSteps(run.owner.run_id), only_completed=only_completed)
 
 
 def _steps(flow: Flow[..., Any], run: FlowRun, around: StepBook | None) -> StepBook | None:
@@ -189,10 +209,7 @@ def _steps(flow: Flow[..., Any], run: FlowRun, around: StepBook | None) -> StepB
         durable = around is not None if run.parent_run_id else get_current_settings().flows_default_durable
     if not durable:
         return None
-    # Loaded by the first durable flow.
-    from headrace.execution.steps import ServerSteps
-
-    book = around or StepBook(ServerSteps(run.owner.run_id))
+    book = around or _book(run)
     if flow.retries:
         book.takes_notes = True
     return book
