@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headrace.flows import Flow as Flow
     from headrace.flows import flow as flow
     from headrace.logging import get_run_logger as get_run_logger
+    from headrace.runner import serve as serve
     from headrace.states import State as State
     from headrace.tasks import Task as Task
     from headrace.tasks import task as task
@@ -48,6 +49,7 @@ __all__ = [
     "quote",
     "resume_flow_run",
     "runtime",
+    "serve",
     "suspend_flow_run",
     "tags",
     "task",
@@ -66,6 +68,7 @@ _HOMES = {
     "pause_flow_run": "headrace.flow_runs",
     "quote": "headrace.utilities.annotations",
     "resume_flow_run": "headrace.flow_runs",
+    "serve": "headrace.runner",
     "suspend_flow_run": "headrace.flow_runs",
     "tags": "headrace.context",
     "task": "headrace.tasks",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
@@ -43,6 +43,8 @@ from headrace.settings import get_current_settings
 from headrace.utilities.typevars import TypeVar as DefaultTypeVar
 
 if TYPE_CHECKING:
+    from headrace.runner import ConcurrencyLimitConfig, EntrypointType, Intervals, RunnerDeployment, Texts
+    from headrace.schedules import Schedule
     from headrace.states import State
     from headrace.task_runners import TaskRunner
     from headrace.validation import Validator
@@ -288,6 +290,131 @@ class Flow(Decorated[P, R]):
         """The option `retries` of what `with_options` makes, when it is not given."""
         is_open = self._retries_given is None and deadline_seconds not in (UNSET, None)
         return None if is_open or self.retries == UNTIL_DEADLINE else self.retries
+
+    def to_deployment(
+        self,
+        name: str,
+        *,
+        interval: Intervals | None = None,
+        cron: Texts | None = None,
+        rrule: Texts | None = None,
+        schedule: Schedule | None = None,
+        schedules: Sequence[Schedule] | None = None,
+        paused: bool = False,
+        concurrency_limit: int | ConcurrencyLimitConfig | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        tags: Sequence[str] = (),
+        version: str | None = None,
+        enforce_parameter_schema: bool = True,
+        work_pool_name: str | None = None,
+        work_queue_name: str | None = None,
+        job_variables: Mapping[str, Any] | None = None,
+        entrypoint_type: EntrypointType = "file",
+    ) -> RunnerDeployment:
+        """The flow as a deployment, for `headrace.serve`, or for its `apply` method.
+
+        Args:
+            name: unique for the flow.
+            interval: between runs, as a `timedelta` or in seconds; several make several schedules. Only one
+                of `interval`, `cron`, `rrule`, `schedule` and `schedules` can be given.
+            cron: cron expressions in UTC.
+            rrule: recurrence rules in UTC.
+            schedule: with a time zone, parameters, or more.
+            schedules: several of them.
+            paused: no schedule makes a run.
+            concurrency_limit: runs at once.
+            parameters: of runs that do not say otherwise.
+            description: default: the flow's.
+            tags: of every run.
+            version: default: the flow's.
+            enforce_parameter_schema: parameters are checked when a run is created.
+            work_pool_name: whose workers run it; None: whoever serves it.
+            work_queue_name: of the pool.
+            job_variables: over the pool's template.
+            entrypoint_type: `file`: runs load the flow by its file; `module`: by its module.
+
+        Raises:
+            ValueError: another process could not load the flow, or more than one kind of schedule is given.
+        """
+        from headrace.runner import RunnerDeployment
+
+        return RunnerDeployment.from_flow(
+            self,
+            name,
+            interval=interval,
+            cron=cron,
+            rrule=rrule,
+            schedule=schedule,
+            schedules=schedules,
+            paused=paused,
+            concurrency_limit=concurrency_limit,
+            parameters=parameters,
+            description=description,
+            tags=tags,
+            version=version,
+            enforce_parameter_schema=enforce_parameter_schema,
+            work_pool_name=work_pool_name,
+            work_queue_name=work_queue_name,
+            job_variables=job_variables,
+            entrypoint_type=entrypoint_type,
+        )
+
+    def serve(
+        self,
+        name: str | None = None,
+        *,
+        interval: Intervals | None = None,
+        cron: Texts | None = None,
+        rrule: Texts | None = None,
+        schedule: Schedule | None = None,
+        schedules: Sequence[Schedule] | None = None,
+        paused: bool = False,
+        global_limit: int | ConcurrencyLimitConfig | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        tags: Sequence[str] = (),
+        version: str | None = None,
+        enforce_parameter_schema: bool = True,
+        pause_on_shutdown: bool = True,
+        print_starting_message: bool = True,
+        limit: int | None = None,
+        entrypoint_type: EntrypointType = "file",
+    ) -> None:
+        """Serve the flow as a deployment from this process, until it is told to stop.
+
+        Args:
+            name: of the deployment; default: the flow's.
+            interval: as of `to_deployment`, as are all options that are not named here.
+            global_limit: runs at once, wherever they run.
+            pause_on_shutdown: pause the deployment at the end, unless another process serves it too.
+            print_starting_message: say what is served.
+            limit: runs at once in this process; None: as many as there are.
+        """
+        from headrace.runner import serve
+
+        deployment = self.to_deployment(
+            name or self.name,
+            interval=interval,
+            cron=cron,
+            rrule=rrule,
+            schedule=schedule,
+            schedules=schedules,
+            paused=paused,
+            concurrency_limit=global_limit,
+            parameters=parameters,
+            description=description,
+            tags=tags,
+            version=version,
+            enforce_parameter_schema=enforce_parameter_schema,
+            entrypoint_type=entrypoint_type,
+        )
+        serve(
+            deployment,
+            pause_on_shutdown=pause_on_shutdown,
+            print_starting_message=print_starting_message,
+            limit=limit,
+        )
 
     def on_completion(self, fn: H) -> H:
         """Call `fn(flow, flow_run, state)` when a run has completed."""

@@ -24,6 +24,7 @@ NAMES = [
     "quote",
     "resume_flow_run",
     "runtime",
+    "serve",
     "suspend_flow_run",
     "tags",
     "task",

@@ -27,6 +27,8 @@ worker = App(
     version_flags=[],
     default_parameter=Parameter(negative=()),
 )
+for _name in ("ls", "inspect", "drain", "delete"):
+    worker.command(f"headrace_workers.queries:{_name}", name=_name)
 
 
 @worker.command

@@ -207,6 +207,7 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         ls="List spools.",
         flush="Hand every spool of this home to its server.",
     ),
+    Command("dev", "headrace_workers.dev:dev", "Run a server and a process worker together, for daily work."),
     Command("version", "headrace.cli.version:version", "Show the versions of client, server and database."),
     _noun(
         "completion",

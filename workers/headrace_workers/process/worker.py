@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import field_validator
 
+from headrace.cli.executing import CODE_VARIABLES
 from headrace.v1.worker_pb2 import WORKER_CAPABILITY_GRACEFUL_CANCEL
 from headrace.v1.worker_service_pb2 import Assignment
 from headrace_workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
@@ -156,11 +157,7 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
             env=environment,
             working_dir=str(folder),
             memory_limit_bytes=configuration.memory_limit_bytes,
-            code={
-                "entrypoint": assignment.entrypoint,
-                "path": assignment.path,
-                "pull_steps": assignment.pull_steps,
-            },
+            code={name: environment.get(variable, "") for name, variable in CODE_VARIABLES.items()},
         )
         return process
 
