@@ -72,7 +72,7 @@ class WireWorker:
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._call.write(pb.ConnectRequest(hello=self.hello))
+        await self.say(hello=self.hello)
         self._reader = asyncio.create_task(self._read())
         self.welcome = (await self.expect("welcome")).welcome
         return self
@@ -142,8 +142,18 @@ class WireWorker:
         return any(message.WhichOneof("message") == kind for message in self._received)
 
     async def say(self, **message: Any) -> None:
-        """Send one message, given by its field."""
-        await self._call.write(pb.ConnectRequest(**message))
+        """Send one message, given by its field.
+
+        Raises:
+            EOFError: the stream has ended.
+        """
+        try:
+            await self._call.write(pb.ConnectRequest(**message))
+        except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            # A write on a stream that has ended looks as if its task were cancelled.
+            if self._call.done():
+                raise EOFError("the stream has ended") from None
+            raise
 
     async def grant(self, more: int) -> None:
         """Take so many more runs."""
