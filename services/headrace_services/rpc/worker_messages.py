@@ -9,11 +9,13 @@ from google.protobuf.json_format import MessageToJson, ParseDict
 
 from headrace.core import limits
 from headrace.core.errors import FieldsInvalid, ProtocolUnsupported
+from headrace.core.job_variables import merge_job_variables
 from headrace.v1.deployment_pb2 import Deployment
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.worker_pb2 import Worker
 from headrace.v1.worker_service_pb2 import Assignment, PoolSnapshot, WorkerHello
 from headrace_services.domain.claims import RouteKind
+from headrace_services.domain.deployment_checks import job_variables_of
 from headrace_services.storage.claiming import Claimed
 from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.worker_commands import WorkerIdentity
@@ -76,7 +78,9 @@ def assignment_of(claimed: Claimed, server_time: int) -> Assignment:
     )
     if deployment is not None:
         _describe(assignment, deployment)
-    assignment.job_variables.update(dict(run.job_variables))
+    layers = [job_variables_of(said) for said in (deployment, run) if said is not None]
+    if any(layers):
+        assignment.job_variables.update(merge_job_variables(*layers))
     assignment.start_time.FromMicroseconds(claimed.start_time)
     assignment.server_time.FromMicroseconds(server_time)
     return assignment
@@ -91,7 +95,6 @@ def _describe(assignment: Assignment, deployment: Deployment) -> None:
         steps = [json.loads(MessageToJson(step)) for step in deployment.pull_steps.steps]
         assignment.pull_steps = json.dumps(steps)
     assignment.environment.update(deployment.environment)
-    assignment.job_variables.CopyFrom(deployment.job_variables)
 
 
 def pool_snapshot(pool: WorkPoolRow) -> PoolSnapshot:
