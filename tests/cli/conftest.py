@@ -11,7 +11,7 @@ import pytest
 
 from headrace.cli import main
 
-__all__ = ["Answer", "Cli"]
+__all__ = ["Answer", "Cli", "forget_settings"]
 
 
 class Answer(NamedTuple):
@@ -42,7 +42,7 @@ def cli(
     monkeypatch.setenv("COLUMNS", "90")
 
     def run(*words: str) -> Answer:
-        _forget_settings(monkeypatch)
+        forget_settings(monkeypatch)
         capsys.readouterr()
         before = dict(os.environ)
         try:
@@ -57,6 +57,6 @@ def cli(
     return run
 
 
-def _forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings are read once per process, a process being one command."""
     monkeypatch.setattr("headrace.settings._process", None)

@@ -86,6 +86,10 @@ def _noun(names: str, module: str, help: str, **commands: str) -> Noun:
 
 CATALOGUE: tuple[Command | Noun, ...] = (
     Command("run", "headrace.cli.run:run", "Run a flow in this process."),
+    Command("init", "headrace.cli.init:init", "Write headrace.yaml for the project in this folder."),
+    Command(
+        "deploy", "headrace.cli.deploy:deploy", "Deploy flows: of headrace.yaml, or one by its entrypoint."
+    ),
     _noun(
         "flow-run flow-runs",
         "flow_runs",

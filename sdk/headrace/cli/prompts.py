@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from headrace.cli.failures import CliError, ExitCode
 from headrace.settings import get_current_settings
 
-__all__ = ["can_ask", "confirm"]
+__all__ = ["ask", "can_ask", "choose", "confirm"]
 
 
 def can_ask() -> bool:
@@ -36,3 +37,42 @@ def confirm(question: str, *, yes: bool) -> None:
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CliError("Nothing was changed.")
+
+
+def ask(question: str, usual: str = "") -> str:
+    """What the person says, or `usual` for an empty line; asked again while there is nothing.
+
+    Raises:
+        CliError: the person says no more.
+    """
+    while True:
+        shown = f"{question} [{usual}]: " if usual else f"{question}: "
+        print(shown, end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise CliError("Nothing was said.")
+        if said := line.strip() or usual:
+            return said
+
+
+def choose(question: str, answers: Sequence[str]) -> int:
+    """Which of the answers the person wants, by its number or its text; asked again until it is one.
+
+    Returns:
+        Its index.
+
+    Raises:
+        CliError: the person says nothing.
+    """
+    for number, answer in enumerate(answers, 1):
+        print(f"{number:>4}  {answer}", file=sys.stderr)
+    while True:
+        print(f"{question} [1-{len(answers)}] ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise CliError("Nothing was chosen.")
+        said = line.strip()
+        if said in answers:
+            return answers.index(said)
+        if said.isdecimal() and 1 <= int(said) <= len(answers):
+            return int(said) - 1

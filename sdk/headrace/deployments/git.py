@@ -18,7 +18,7 @@ import anyio
 
 from headrace.core.errors import HeadraceException
 
-__all__ = ["GitError", "GitRepository"]
+__all__ = ["GitError", "GitRepository", "without_user"]
 
 _TRIES: Final = 3
 _FIRST_WAIT_SECONDS: Final = 1.0
@@ -70,7 +70,7 @@ class GitRepository:
     ) -> None:
         if branch and commit_sha:
             raise ValueError("branch and commit_sha exclude each other: give one of them.")
-        self.url, inline = _without_user(url)
+        self.url, inline = without_user(url)
         self._username, self._password = _login(self.url, credentials or inline)
         self.branch = branch
         self.commit_sha = commit_sha
@@ -213,7 +213,7 @@ class GitRepository:
         return f"GitRepository({_shown(self.url)!r}, branch={self.branch!r}, commit_sha={self.commit_sha!r})"
 
 
-def _without_user(url: str) -> tuple[str, dict[str, str] | None]:
+def without_user(url: str) -> tuple[str, dict[str, str] | None]:
     """The address without the login in it, and the login."""
     if "://" not in url or not url.lower().startswith("http"):
         return url, None
@@ -246,4 +246,4 @@ def _revealed(value: Any) -> str:
 
 
 def _shown(url: str) -> str:
-    return _without_user(url)[0]
+    return without_user(url)[0]

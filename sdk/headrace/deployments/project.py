@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from headrace.core.errors import HeadraceException
+from headrace.deployments import templating as templates
 
 __all__ = [
     "FILE_NAMES",
@@ -55,7 +56,7 @@ class OverlapEntry(_Entry):
     """What becomes of a fire while an earlier run has not ended."""
 
     mode: Literal["allow", "skip", "queue", "cancel_old"] = "allow"
-    max_queued: int = Field(1, ge=1, le=100)
+    max_queued: int = Field(default=1, ge=1, le=100)
     per_schedule: bool = False
     include_manual: bool = False
 
@@ -64,7 +65,7 @@ class CatchUpEntry(_Entry):
     """What becomes of fires that were missed."""
 
     mode: Literal["skip", "latest", "all"] = "latest"
-    max_runs: int = Field(100, ge=1, le=1000)
+    max_runs: int = Field(default=100, ge=1, le=1000)
     window: timedelta | None = None
     include_paused: bool = False
 
@@ -88,7 +89,7 @@ class ScheduleEntry(_Entry):
     jitter: timedelta | None = None
     start: str | None = None
     end: str | None = None
-    max_scheduled_runs: int | None = Field(None, ge=1, le=50)
+    max_scheduled_runs: int | None = Field(default=None, ge=1, le=50)
 
     @field_validator("catch_up", "overlap", mode="before")
     @classmethod
@@ -115,7 +116,7 @@ class ConcurrencyEntry(_Entry):
 
     limit: int = Field(ge=1)
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
-    grace_period_seconds: int | None = Field(None, ge=60, le=86400)
+    grace_period_seconds: int | None = Field(default=None, ge=60, le=86400)
 
 
 class WorkPoolEntry(_Entry):
@@ -143,12 +144,12 @@ class DeploymentEntry(_Entry):
     paused: bool | None = None
     concurrency_limit: ConcurrencyEntry | None = None
     work_pool: WorkPoolEntry = Field(default_factory=WorkPoolEntry)
-    environment: dict[str, str] | None = Field(None, alias="env")
+    environment: dict[str, str] | None = Field(default=None, alias="env")
     on_lost: Literal["crash", "reschedule"] | None = None
-    max_lost_attempts: int | None = Field(None, ge=1)
+    max_lost_attempts: int | None = Field(default=None, ge=1)
     overlap: OverlapEntry | None = None
     fairness_key: str | None = None
-    priority: int | None = Field(None, ge=0, le=9)
+    priority: int | None = Field(default=None, ge=0, le=9)
     required_labels: dict[str, str] | None = None
     build: Steps | None = None
     push: Steps | None = None
@@ -170,6 +171,23 @@ class DeploymentEntry(_Entry):
     def _one_step(cls, value: object) -> object:
         return [] if value is None else _listed(value)
 
+    def with_outputs(self, outputs: Mapping[str, Any]) -> DeploymentEntry:
+        """The entry with what steps have put out in the place of its placeholders.
+
+        Raises:
+            ProjectError: what a step put out does not fit where it is wanted.
+        """
+        said = self.model_dump(exclude_unset=True, exclude={"build", "push", "pull"})
+        lookups = (templates.outputs(outputs), templates.kept("ctx.", "event."))
+        try:
+            filled = DeploymentEntry.model_validate(templates.resolve(said, *lookups))
+        except (ValidationError, templates.TemplateError) as error:
+            raise ProjectError(f"deployment {self.name}: {error}") from error
+        own = {
+            kind: getattr(self, kind) for kind in ("build", "push", "pull") if kind in self.model_fields_set
+        }
+        return filled.model_copy(update=own)
+
     def steps(self, kind: Literal["build", "push", "pull"], project: Project) -> Steps | None:
         """The steps of a kind: its own when it names any or none, else the project's."""
         own: Steps | None = getattr(self, kind) if kind in self.model_fields_set else getattr(project, kind)
@@ -179,8 +197,8 @@ class DeploymentEntry(_Entry):
 class Project(_Entry):
     """The file."""
 
-    version: str | None = Field(None, alias="headrace-version")
-    foreign_version: str | None = Field(None, alias="prefect-version")
+    version: str | None = Field(default=None, alias="headrace-version")
+    foreign_version: str | None = Field(default=None, alias="prefect-version")
     name: str | None = None
     build: Steps | None = None
     push: Steps | None = None
@@ -228,12 +246,15 @@ def find_project(folder: Path) -> Path | None:
     return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
 
 
-def load_project(path: Path, environment: str | None = None) -> Project:
+def load_project(
+    path: Path, environment: str | None = None, variables: Mapping[str, str] | None = None
+) -> Project:
     """Read a project file.
 
     Args:
         path: of the file.
         environment: one of its `environments`, merged over every deployment.
+        variables: what `{{ $NAME }}` stands for, in all but the steps; None: it is left as it is.
 
     Raises:
         ProjectError: every mistake in it, each with its line.
@@ -254,6 +275,10 @@ def load_project(path: Path, environment: str | None = None) -> Project:
     content = dict(cast("Mapping[str, Any]", read))
     if environment is not None:
         content = _in_environment(content, environment, path)
+    if variables is not None:
+        content["deployments"] = [
+            _with_variables(one, variables) for one in cast("list[Any]", content.get("deployments") or [])
+        ]
     try:
         return Project.model_validate(content)
     except ValidationError as error:
@@ -289,6 +314,22 @@ def _in_environment(content: dict[str, Any], name: str, path: Path) -> dict[str,
     except ValueError as error:
         raise ProjectError(f"{path}: {error}") from None
     return {**content, "deployments": merged}
+
+
+def _with_variables(entry: Any, variables: Mapping[str, str]) -> Any:
+    """The entry with the environment's variables in it; steps have them where they run."""
+    if not isinstance(entry, Mapping):
+        return entry
+    steps = ("build", "push", "pull")
+    lookups = (templates.environment(variables), _kept_but_variables)
+    return {
+        key: value if key in steps else templates.resolve(value, *lookups)
+        for key, value in cast("Mapping[str, Any]", entry).items()
+    }
+
+
+def _kept_but_variables(name: str) -> object:
+    return templates.MISSING if name.startswith("$") else templates.KEEP
 
 
 def _mistakes(error: ValidationError, path: Path, tree: Any) -> list[str]:

@@ -167,6 +167,9 @@ class Settings:
     cli_prompt: bool = option(
         True, config.boolean, "Whether commands may ask on a terminal; if not, what would ask is refused."
     )
+    default_work_pool_name: str | None = option(
+        None, config.optional(config.text), "Work pool of a deployment that names none."
+    )
     debug: bool = option(
         False, config.boolean, "Whether commands show the traceback of an error too.", peer="DEBUG_MODE"
     )

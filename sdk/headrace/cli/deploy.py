@@ -1,0 +1,248 @@
+"""`headrace deploy`: the deployments of a project file, or one that the options describe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from cyclopts import Parameter
+
+from headrace.cli.as_json import to_json
+from headrace.cli.failures import CliError, ExitCode, explain
+from headrace.cli.options import Output
+from headrace.cli.output import emit_json, say
+from headrace.cli.parameters import read_parameters
+from headrace.cli.prompts import can_ask, choose
+from headrace.cli.scripts import load_flow
+from headrace.client import get_client
+from headrace.deployments.deploying import Deployed, Failed, Plan, deploy_entries, select
+from headrace.deployments.project import (
+    DeploymentEntry,
+    Project,
+    ProjectError,
+    find_project,
+    load_project,
+    long_form,
+    merge,
+)
+from headrace.settings import get_current_settings
+from headrace.v1.deployment_pb2 import FieldChange
+
+__all__ = ["deploy"]
+
+Repeated = tuple[str, ...]
+
+
+async def deploy(
+    entrypoint: Annotated[
+        str | None, Parameter(name="ENTRYPOINT", help="path/file.py:flow, for a deployment of that flow.")
+    ] = None,
+    /,
+    *,
+    name: Annotated[
+        Repeated,
+        Parameter(name=["--name", "-n"], help="Which: a name, flow/name, with * for any text. Repeatable."),
+    ] = (),
+    all_: Annotated[bool, Parameter(name="--all", help="Every deployment of the file.")] = False,
+    file: Annotated[
+        Path | None, Parameter(name=["--file", "--prefect-file"], help="The file, instead of headrace.yaml.")
+    ] = None,
+    env: Annotated[
+        str | None,
+        Parameter(name="--env", help="One of the file's environments, merged over each deployment."),
+    ] = None,
+    dry_run: Annotated[bool, Parameter(help="Show what would change, change nothing, run no step.")] = False,
+    description: Annotated[str | None, Parameter(help="Shown beside the deployment.")] = None,
+    version: Annotated[str | None, Parameter(help="Version of the code, as free text.")] = None,
+    version_type: Annotated[str | None, Parameter(help="Where to read the version, e.g. vcs:github.")] = None,
+    tag: Annotated[Repeated, Parameter(name=["--tag", "-t"], help="A tag. Repeatable.")] = (),
+    pool: Annotated[str | None, Parameter(name=["--pool", "-p"], help="Work pool its runs go to.")] = None,
+    work_queue: Annotated[
+        str | None, Parameter(name=["--work-queue", "-q"], help="Queue of the pool; made when missing.")
+    ] = None,
+    job_variable: Annotated[
+        Repeated, Parameter(help="NAME=VALUE, or a JSON object, for the job. Repeatable.")
+    ] = (),
+    cron: Annotated[Repeated, Parameter(help="A schedule: five fields. Repeatable.")] = (),
+    interval: Annotated[Repeated, Parameter(help="A schedule: seconds, or 01:30:00. Repeatable.")] = (),
+    rrule: Annotated[Repeated, Parameter(help="A schedule: RFC 5545. Repeatable.")] = (),
+    anchor_date: Annotated[str | None, Parameter(help="An instant that the intervals go through.")] = None,
+    timezone: Annotated[str | None, Parameter(help="Zone of the schedules, e.g. Europe/Oslo.")] = None,
+    concurrency_limit: Annotated[int | None, Parameter(help="Runs of the deployment at once.")] = None,
+    collision_strategy: Annotated[
+        Literal["ENQUEUE", "CANCEL_NEW"] | None, Parameter(help="What becomes of a run when it is full.")
+    ] = None,
+    param: Annotated[
+        Repeated, Parameter(allow_leading_hyphen=True, help="NAME=VALUE, a default of its runs. Repeatable.")
+    ] = (),
+    params: Annotated[
+        str | None, Parameter(help="Defaults as one JSON object; - reads it from stdin.")
+    ] = None,
+    enforce_parameter_schema: Annotated[
+        bool | None, Parameter(negative="--no-", help="Check parameters when a run is asked for.")
+    ] = None,
+    output: Output = "table",
+) -> int:
+    """Deploy flows: of headrace.yaml, or one by its entrypoint.
+
+    Build and push steps run first. A deployment that fails does not keep the others from being deployed; the
+    exit code is 1 then. Deploying the same again changes nothing.
+    """
+    if all_ and name:
+        raise CliError("--all and --name exclude each other.", code=ExitCode.USAGE)
+    schedules = _schedules(cron, interval, rrule, anchor_date, timezone)
+    said = {
+        "entrypoint": entrypoint,
+        "description": description,
+        "version": version,
+        "version_type": version_type,
+        "tags": list(tag) or None,
+        "work_pool": _set(name=pool, work_queue_name=work_queue, job_variables=_variables(job_variable)),
+        "schedules": schedules or None,
+        "concurrency_limit": _set(limit=concurrency_limit, collision_strategy=collision_strategy),
+        "parameters": read_parameters(param, params) or None,
+        "enforce_parameter_schema": enforce_parameter_schema,
+    }
+    options = {key: value for key, value in said.items() if value is not None}
+    path = file or find_project(Path.cwd())
+    try:
+        project = Project() if path is None else load_project(path, env, os.environ)
+        entries, missed = _chosen(project, entrypoint, name, all_, path)
+        entries = _with_options(entries, options)
+    except ProjectError as error:
+        raise CliError(str(error), code=ExitCode.USAGE) from None
+    plan = Plan(
+        project=project,
+        folder=(path or Path.cwd() / "x").resolve().parent,
+        variables=os.environ,
+        load=load_flow,
+        is_dry=dry_run,
+        report=say,
+    )
+    async with get_client() as client:
+        done = await deploy_entries(client, entries, plan)
+    _show(done, dry_run, output)
+    for message in missed:
+        say(message)
+    return ExitCode.FAILED if missed or any(isinstance(one, Failed) for one in done) else ExitCode.OK
+
+
+def _chosen(
+    project: Project, entrypoint: str | None, names: Sequence[str], all_: bool, path: Path | None
+) -> tuple[list[DeploymentEntry], list[str]]:
+    """The entries to deploy, and a message for each name that means none."""
+    entries = project.deployments
+    if entrypoint is not None:
+        own = [entry for entry in entries if entry.entrypoint == entrypoint]
+        if not own or (names and not select(own, names)[0]):
+            if len(names) != 1:
+                raise CliError("A new deployment has one name.", "Say --name NAME.", code=ExitCode.USAGE)
+            return [DeploymentEntry(name=names[0].rpartition("/")[2], entrypoint=entrypoint)], []
+        entries = own
+    if not entries:
+        where = f"{path} has no deployments." if path else "There is no headrace.yaml here."
+        hint = "Say which flow: `headrace deploy path/file.py:flow -n NAME`, or see `headrace init --help`."
+        raise CliError(where, hint, code=ExitCode.USAGE)
+    if names:
+        return select(entries, names)
+    if all_ or len(entries) == 1:
+        return list(entries), []
+    known = [entry.name or "?" for entry in entries]
+    if not can_ask():
+        raise CliError(
+            f"The file has {len(entries)} deployments: {', '.join(known)}.",
+            "Say which by --name, or --all.",
+            code=ExitCode.USAGE,
+        )
+    return [entries[choose("Which deployment?", known)]], []
+
+
+def _with_options(entries: list[DeploymentEntry], options: dict[str, Any]) -> list[DeploymentEntry]:
+    """The options of the command line over what the file says."""
+    over = {key: value for key, value in options.items() if key != "entrypoint"}
+    pool = get_current_settings().default_work_pool_name
+    if over and len(entries) > 1:
+        say(f"Several deployments are meant: {', '.join(sorted(over))} of the command line are left out.")
+        over = {}
+    filled: list[DeploymentEntry] = []
+    for entry in entries:
+        one: dict[str, Any] = merge(long_form(entry.model_dump(exclude_unset=True)), over)
+        if pool and entry.work_pool.name is None:
+            one = {**one, "work_pool": merge({"name": pool}, one.get("work_pool") or {})}
+        try:
+            filled.append(DeploymentEntry.model_validate(one))
+        except ValueError as error:
+            raise ProjectError(f"{entry.name}: {error}") from None
+    return filled
+
+
+def _schedules(
+    crons: Repeated, intervals: Repeated, rrules: Repeated, anchor: str | None, timezone: str | None
+) -> list[dict[str, Any]]:
+    zone = {} if timezone is None else {"timezone": timezone}
+    anchored = {} if anchor is None else {"anchor_date": anchor}
+    if anchor is not None and not intervals:
+        raise CliError("--anchor-date goes with --interval.", code=ExitCode.USAGE)
+    said = [{"cron": text, **zone} for text in crons]
+    said += [{"interval": _number(text), **anchored, **zone} for text in intervals]
+    return said + [{"rrule": text, **zone} for text in rrules]
+
+
+def _number(text: str) -> Any:
+    return float(text) if text.replace(".", "", 1).isdigit() else text
+
+
+def _variables(given: Repeated) -> dict[str, Any] | None:
+    objects = [text for text in given if text.lstrip().startswith("{")]
+    said: dict[str, Any] = {}
+    for text in objects:
+        said |= read_parameters((), text)
+    return said | read_parameters([text for text in given if text not in objects], None) or None
+
+
+def _set(**values: Any) -> dict[str, Any] | None:
+    return {key: value for key, value in values.items() if value is not None} or None
+
+
+def _show(done: Sequence[Deployed | Failed], dry_run: bool, output: str) -> None:
+    if output == "table":
+        for one in done:
+            print(_line(one, dry_run))
+            if isinstance(one, Deployed) and not one.response.created:
+                for change in one.response.changes:
+                    print(f"    {_change(change)}")
+        return
+    documents = [_document(one) for one in done]
+    if output == "json":
+        emit_json(documents)
+    else:
+        for document in documents:
+            emit_json(document, indent=None)
+
+
+def _line(one: Deployed | Failed, dry_run: bool) -> str:
+    if isinstance(one, Failed):
+        known = explain(one.error)
+        return f"{one.name}: failed: {known[0] if known else one.error}"
+    if one.response.created:
+        return f"{one.name}: {'would be created' if dry_run else 'created'}"
+    if not one.response.changes:
+        return f"{one.name}: unchanged, version {one.response.deployment.version_number}"
+    version = one.response.deployment.version_number
+    return f"{one.name}: {'would change' if dry_run else f'changed, now version {version}'}"
+
+
+def _change(change: FieldChange) -> str:
+    return f"{change.path}: {_short(change.old_value)} -> {_short(change.new_value)}"
+
+
+def _short(value: str) -> str:
+    return "(not set)" if not value else value if len(value) <= 60 else f"{value[:57]}..."
+
+
+def _document(one: Deployed | Failed) -> dict[str, Any]:
+    if isinstance(one, Failed):
+        return {"name": one.name, "error": str(one.error)}
+    return {"name": one.name, **cast("dict[str, Any]", to_json(one.response))}
