@@ -27,6 +27,7 @@ __all__ = [
     "collect_inputs",
     "futures_in",
     "futures_to_states",
+    "has_identity",
     "require",
     "resolve_inputs",
 ]
@@ -71,7 +72,7 @@ class ResultOrigins:
         return len(self._runs)
 
     def _put(self, value: Any, run_id: str) -> None:
-        if not _has_identity(value):
+        if not has_identity(value):
             return
         self._runs[id(value)] = (value, run_id)
         self._runs.move_to_end(id(value))
@@ -95,7 +96,8 @@ def _held_by_a_tuple_alone() -> int:
 _HELD_BY_US: Final = _held_by_a_tuple_alone()
 
 
-def _has_identity(value: Any) -> bool:
+def has_identity(value: Any) -> bool:
+    """Whether `value` can be told from an equal one, so that it is known by itself where it came from."""
     cls = _class_of(value)
     if value is None or value is ... or value is NotImplemented:
         return False

@@ -264,3 +264,22 @@ def test_a_bad_state_without_an_error(
 ) -> None:
     with pytest.raises(error):
         returned(recorder, lambda: state).result(_sync=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_untrackable"),
+    [(None, True), (True, True), (5, True), ("ok", True), (1000, False), ("two words", False), ([], False)],
+    ids=repr,
+)
+def test_results_that_cannot_be_followed_say_so(
+    value: Any, is_untrackable: bool, recorder: MemoryRecorder
+) -> None:
+    @task(name="it")
+    def it() -> Any:
+        return value
+
+    state = flow(lambda: it(return_state=True).state_details)()
+    assert state.untrackable_result is is_untrackable
+    recorded = recorder.the("it").states[-1]
+    assert recorded.completed.untrackable_result is is_untrackable
+    assert state_from_proto(recorded).state_details.untrackable_result is is_untrackable

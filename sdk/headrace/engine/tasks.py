@@ -22,7 +22,7 @@ from headrace.engine.retries import given_up, may_try, unless_retried
 from headrace.engine.steps import Step, note, settle
 from headrace.exceptions import Abort, CancelledRun, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
-from headrace.upstreams import Inputs, resolve_inputs
+from headrace.upstreams import Inputs, has_identity, resolve_inputs
 
 if TYPE_CHECKING:
     from headrace.context import TaskRunContext
@@ -336,8 +336,11 @@ async def _finish(
     ops: Ops, context: TaskRunContext, journal: Journal, ending: Ending, draft: State[Any]
 ) -> Outcome:
     task, run = context.task, context.task_run
-    if run.step_key and draft.type is StateType.COMPLETED and not ops.streams:
-        await keep_for_replay(ops, context, draft)
+    if draft.type is StateType.COMPLETED:
+        if not has_identity(ending.value):
+            draft.state_details = replace(draft.state_details, untrackable_result=True)
+        if run.step_key and not ops.streams:
+            await keep_for_replay(ops, context, draft)
     # A time limit may have been recorded while the body was still running.
     state = run.state if run.state is not None and run.state.is_final() else journal.enter(draft)
     if run.step_key:

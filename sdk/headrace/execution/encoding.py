@@ -134,6 +134,8 @@ def _put_details(message: state_pb2.State, state: State[Any]) -> None:
             _put_time(message.completed.cache_expire_time, details.cache_expiration)
         if details.returned_state:
             message.completed.returned_state = True
+        if details.untrackable_result:
+            message.completed.untrackable_result = True
     elif state.type is StateType.FAILED:
         if details.retriable is not None:
             message.failed.retriable = details.retriable
@@ -221,6 +223,7 @@ def _take_details(message: state_pb2.State, details: StateDetails) -> None:
     elif kind == "completed":
         details.cache_key = message.completed.cache_key or None
         details.returned_state = message.completed.returned_state
+        details.untrackable_result = message.completed.untrackable_result
         if message.completed.HasField("cache_expire_time"):
             details.cache_expiration = from_micros(message.completed.cache_expire_time.ToMicroseconds())
     elif kind == "failed" and message.failed.HasField("retriable"):

@@ -74,6 +74,8 @@ class StateDetails:
         task_parameters_id: where the parameters of a deferred task run are kept.
         traceparent: W3C trace context of the run.
         transition_id: identity of the transition into the state.
+        untrackable_result: whether the result has no identity, so that no edge leads from the run to another
+            one that is given it by value.
         returned_state: whether the body of the task returned a state, which is what its caller got.
     """
 
@@ -92,6 +94,7 @@ class StateDetails:
     task_parameters_id: str | None = None
     traceparent: str | None = None
     transition_id: str | None = None
+    untrackable_result: bool = False
     returned_state: bool = False
 
 

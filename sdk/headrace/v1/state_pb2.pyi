@@ -291,10 +291,15 @@ class CompletedDetails(_message.Message):
     CACHE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     FROM_CACHE_FIELD_NUMBER: _builtins.int
     RETURNED_STATE_FIELD_NUMBER: _builtins.int
+    UNTRACKABLE_RESULT_FIELD_NUMBER: _builtins.int
     cache_key: _builtins.str
     from_cache: _builtins.bool
     returned_state: _builtins.bool
     """The body of the task returned a state, which is what its caller got."""
+    untrackable_result: _builtins.bool
+    """The result has no identity by which later runs that are given it could be told to depend on this one:
+    None, a boolean, a small integer, a short text.
+    """
     @_builtins.property
     def cache_expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -304,10 +309,11 @@ class CompletedDetails(_message.Message):
         cache_expire_time: _timestamp_pb2.Timestamp | None = ...,
         from_cache: _builtins.bool = ...,
         returned_state: _builtins.bool = ...,
+        untrackable_result: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time", "cache_key", b"cache_key", "from_cache", b"from_cache", "returned_state", b"returned_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time", "cache_key", b"cache_key", "from_cache", b"from_cache", "returned_state", b"returned_state", "untrackable_result", b"untrackable_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
