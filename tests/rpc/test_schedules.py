@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 
 from headrace.client.errors import from_rpc_error
 from headrace.core.ids import new_id
+from headrace.schedules import Cron, Interval
 from headrace.v1 import schedule_service_pb2 as pb
+from headrace.v1.deployment_pb2 import Deployment
+from headrace.v1.deployment_service_pb2 import ApplyDeploymentRequest
 from headrace.v1.run_pb2 import RunFilter
 from headrace.v1.schedule_pb2 import Schedule
 from headrace_services.storage.declared_rows import DeploymentRow
@@ -118,3 +122,23 @@ async def test_runs_appear_by_themselves(client: Client, deployment: DeploymentR
     assert all(instant % 1_000_000 == 0 for instant in instants)
     assert all(later - earlier == 1_000_000 for earlier, later in pairwise(instants))
     assert instants[0] > anchor * 1_000_000
+
+
+async def test_declared_with_its_deployment(client: Client) -> None:
+    schedules = [
+        Interval(1, slug="secondly", parameters={"b": 2}).to_message(),
+        Cron("@yearly", slug="y").to_message(),
+    ]
+    declared = Deployment(flow_name="etl", name="n", parameters='{"a": 1}', schedules=schedules)
+    applied = await client.deployments.ApplyDeployment(ApplyDeploymentRequest(deployment=declared))
+    database, seen = client.server.database, 0
+    runs: list[Any] = []
+    while not runs:
+        seen = await database.signals.wait(seen, 5)
+        runs, _ = await database.reader.list_runs(
+            RunFilter(deployment_ids=[applied.deployment.id]), full=True
+        )
+        again = await client.deployments.ApplyDeployment(ApplyDeploymentRequest(deployment=declared))
+        assert not again.changes
+    assert json.loads(runs[0].parameters.inline) == {"a": 1, "b": 2}
+    assert runs[0].deployment_version_id == applied.deployment.version_id
