@@ -51,13 +51,12 @@ class WireWorker:
         kind = (
             {} if {"task_keys", "deployment_ids"} & hello.keys() else {"work_pool": pool, "type": "process"}
         )
-        said: dict[str, Any] = {**kind, **hello}
+        said: dict[str, Any] = {"name": "otter", **kind, **hello}
         self.hello = pb.WorkerHello(
             protocol_min=1,
             protocol_max=1,
             worker_id=worker_id or new_id(),
             session_id=session_id,
-            name="otter",
             credit=pb.WorkerCredit(granted_total=credit),
             **said,
         )

@@ -1,0 +1,114 @@
+"""Sessions of workers: leases, amnesty, drain on both sides, and what is shown of workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.core.errors import DatabaseUnavailable
+from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED
+from headrace.v1.worker_pb2 import WORKER_STATUS_DRAINING, WORKER_STATUS_OFFLINE, WORKER_STATUS_ONLINE
+from headrace.v1.worker_service_pb2 import (
+    DeleteWorkerRequest,
+    DrainWorkerRequest,
+    ListWorkersRequest,
+    WorkerDrain,
+)
+from headrace_services.loops.amnesty import Amnesty
+from tests.dispatch.stand import Stand, eventually
+from tests.storage.build import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+
+def test_silence_proves_nothing_to_who_could_not_hear() -> None:
+    clock = ManualClock()
+    amnesty = Amnesty(35.0, clock)
+    with amnesty.watching():
+        assert not amnesty.is_over()
+    clock.advance(34)
+    assert not amnesty.is_over()
+    with pytest.raises(DatabaseUnavailable), amnesty.watching():
+        raise DatabaseUnavailable
+    clock.advance(2)
+    with amnesty.watching():
+        assert not amnesty.is_over()  # it begins anew
+    clock.advance(35)
+    assert amnesty.is_over()
+
+
+async def test_a_silent_worker_is_given_up_after_its_lease(stand: Stand) -> None:
+    async with stand.worker(credit=1) as worker:
+        run = await stand.create()
+        assignment = await worker.assignment()
+        await worker.accept(assignment)
+        await worker.heartbeat(assignment.attempt)
+    assert (await stand.worker_of(worker)).status == WORKER_STATUS_ONLINE
+    again = await stand.until(run.id, STATE_TYPE_SCHEDULED)
+    assert again.attempt == 2
+    assert "silent" in again.state.message
+    assert (await stand.worker_of(worker)).status == WORKER_STATUS_OFFLINE
+    # It was only cut off: it may begin anew, and hears that its attempt is lost.
+    back = stand.worker(worker_id=worker.hello.worker_id, session_id=worker.session_id)
+    back.hello.held.add(attempt=assignment.attempt)
+    async with back:
+        assert [verdict.lost for verdict in back.welcome.verdicts] == [True]
+        assert (await stand.worker_of(worker)).status == WORKER_STATUS_ONLINE
+
+
+async def test_a_worker_that_drains_gets_nothing_new(stand: Stand) -> None:
+    async with stand.worker(credit=5) as worker:
+        await worker.say(drain=WorkerDrain())
+        await worker.heartbeat()
+        assert (await stand.worker_of(worker)).status == WORKER_STATUS_DRAINING
+        await stand.create()
+        await worker.heartbeat()
+        assert not worker.assignments
+
+
+async def test_an_administrator_drains_a_worker(stand: Stand) -> None:
+    async with stand.worker(credit=5) as worker:
+        request = DrainWorkerRequest(worker_id=worker.hello.worker_id)
+        request.deadline.FromSeconds(60)
+        shown = (await stand.workers.DrainWorker(request)).worker
+        assert shown.status == WORKER_STATUS_DRAINING
+        asked = (await worker.expect("drain_request")).drain_request
+        assert 50 < asked.deadline.ToMicroseconds() / 1e6 <= 60
+        await worker.goodbye()
+        await worker.ended()
+
+        async def is_offline() -> bool:
+            return (await stand.worker_of(worker)).status == WORKER_STATUS_OFFLINE
+
+        await eventually(is_offline)
+    await stand.workers.DeleteWorker(DeleteWorkerRequest(worker_id=worker.hello.worker_id))
+    assert not (await stand.workers.ListWorkers(ListWorkersRequest())).workers
+
+
+async def test_a_server_that_stops_sends_its_workers_elsewhere(stand: Stand) -> None:
+    async with stand.worker(credit=5) as worker:
+        stand.client.server.drain.begin()
+        told = (await worker.expect("drain")).drain
+        assert told.reason == "SERVER_DRAINING"
+        # Nothing new comes, while what is said is still heard.
+        await stand.create()
+        await worker.heartbeat()
+        assert not worker.assignments
+        assert isinstance(await worker.ended(), EOFError)
+
+
+async def test_workers_are_listed_by_name_and_status(stand: Stand) -> None:
+    async with stand.worker(name="b"), stand.worker(name="a"):
+        async with stand.worker(name="c") as gone:
+            await gone.goodbye()
+            await gone.ended()
+        found: list[str] = []
+        token = ""
+        while True:
+            page = await stand.workers.ListWorkers(ListWorkersRequest(page_size=1, page_token=token))
+            found += [worker.name for worker in page.workers]
+            token = page.next_page_token
+            if not token:
+                break
+        assert found == ["a", "b", "c"]
+        online = ListWorkersRequest(statuses=[WORKER_STATUS_ONLINE], work_pool="default")
+        assert [w.name for w in (await stand.workers.ListWorkers(online)).workers] == ["a", "b"]
