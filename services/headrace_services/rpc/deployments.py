@@ -9,7 +9,6 @@ from typing import Any, Final
 from headrace.core.errors import (
     EtagMismatch,
     FieldsInvalid,
-    InternalError,
     ObjectNotFound,
     PreconditionFailed,
 )
@@ -245,5 +244,5 @@ def _check_etag(row: DeploymentRow | None, etag: str) -> None:
         raise EtagMismatch(facts={} if row is None else {"etag": str(row.version)})
 
 
-def _contended() -> InternalError:
-    return InternalError("Others change the deployment all the time: nothing was written. Try again.")
+def _contended() -> EtagMismatch:
+    return EtagMismatch("Others change the deployment all the time: nothing was written. Try again.")
