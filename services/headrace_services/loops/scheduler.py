@@ -17,6 +17,8 @@ __all__ = ["Overlaps", "Scheduler"]
 
 _LOOK_SECONDS: Final = 1.0
 _SOONEST_SECONDS: Final = 0.02
+_OVERLAPS_SECONDS: Final = 0.1
+"""Between two looks while runs wait, however busy the server is."""
 
 
 class Scheduler:
@@ -78,6 +80,6 @@ class Overlaps:
         if not await self._reader.has_overlap_waits():
             self.loop.interval_seconds = _LOOK_SECONDS
             return
-        self.loop.interval_seconds = _SOONEST_SECONDS
+        self.loop.interval_seconds = _OVERLAPS_SECONDS
         if not await self._writer.do(ReleaseOverlaps()):
             await self._signals.wait(seen, _LOOK_SECONDS)
