@@ -9,11 +9,13 @@ import pathlib
 import re
 import shutil
 from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tests.support import databases
+from tests.support.clusters import dask_cluster, ray_session
 from tests.support.postgres import Cluster, provide_cluster
 from tests.support.servers import ServerProcess
 
@@ -151,3 +153,17 @@ def server_on(tmp_path: pathlib.Path, database_url: str) -> Iterator[ServerProce
     """A real server in its own process, once on each kind of database."""
     with ServerProcess(tmp_path / "server", database_url) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def dask() -> Iterator[Any]:
+    """A Dask cluster of two workers; tests that ask for it belong to the xdist group of that name."""
+    with dask_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[Any]:
+    """Ray, initialised with two processors; tests that ask for it belong to the xdist group of that name."""
+    with ray_session() as session:
+        yield session

@@ -9,14 +9,16 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from headrace.core.limits import INPUT_RUN_IDS
 from headrace.exceptions import UpstreamTaskError
 from headrace.futures import HeadraceFuture
+from headrace.results import StoredResult
 from headrace.runs import FlowRun, TaskRun
 from headrace.states import State, StateType, is_state
 from headrace.utilities.collections import Traversal
@@ -203,10 +205,19 @@ def _add_origins(edges: dict[str, list[str]], name: str, value: Any, origins: Re
     _add_edges(edges, name, run_ids)
 
 
-def resolve_inputs(parameters: Mapping[str, Any], wait_for: Any = None) -> dict[str, Any]:
+def resolve_inputs(
+    parameters: Mapping[str, Any],
+    wait_for: Any = None,
+    stays: Callable[[StoredResult], bool] | None = None,
+) -> dict[str, Any]:
     """The arguments as the body receives them: upstreams replaced by their results, annotations taken off.
 
     Every future must have ended. A container that holds none is passed on itself.
+
+    Args:
+        parameters: the arguments as they were given.
+        wait_for: futures and states that must have completed.
+        stays: whether a result that is stored elsewhere is passed on as it is, and not fetched.
 
     Raises:
         UpstreamTaskError: an upstream did not complete, and `allow_failure` does not allow that.
@@ -216,7 +227,8 @@ def resolve_inputs(parameters: Mapping[str, Any], wait_for: Any = None) -> dict[
         require(wait_for)
     if _UPSTREAMS.holds_none(parameters.values()):
         return dict(parameters)
-    return {name: _UPSTREAMS.substitute(value, _value_of) for name, value in parameters.items()}
+    value_of = _value_of if stays is None else partial(_value_of, stays=stays)
+    return {name: _UPSTREAMS.substitute(value, value_of) for name, value in parameters.items()}
 
 
 def require(wait_for: Any) -> None:
@@ -262,10 +274,12 @@ def _checked(upstream: Any, allow_failure: bool) -> State[Any]:
     return state
 
 
-def _value_of(upstream: Any, allow_failure: bool) -> Any:
+def _value_of(upstream: Any, allow_failure: bool, stays: Callable[[StoredResult], bool] | None = None) -> Any:
     if _is_by_hand(upstream) and not upstream.is_final():
         return upstream
     state = _checked(upstream, allow_failure)
+    if stays is not None and isinstance(state.data, StoredResult) and stays(state.data):
+        return state.data
     return state.data if state.is_pending() else state.result(raise_on_failure=False, _sync=True)
 
 

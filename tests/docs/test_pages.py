@@ -13,12 +13,12 @@ import pytest
 from tests.support.tools import ROOT
 
 FENCE = re.compile(r"^```python\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
-NEEDS_SERVER = "<!-- server -->\n```python"
-"""Before code that a page cannot run without a server: such a page has a test of its own."""
+NEEDS_MORE = re.compile("<!-- (server|cluster) -->\n```python")
+"""Before code that a page cannot run without a server or a cluster: such a page has a test of its own."""
 PAGES = [
     page
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    if FENCE.search(page.read_text()) and NEEDS_SERVER not in page.read_text()
+    if FENCE.search(page.read_text()) and not NEEDS_MORE.search(page.read_text())
 ]
 
 

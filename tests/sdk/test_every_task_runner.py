@@ -19,21 +19,44 @@ from headrace.exceptions import MappingLengthMismatch, MappingMissingIterable, T
 from headrace.futures import as_completed, wait
 from headrace.settings import get_current_settings, temporary_settings
 from headrace.states import Completed, Failed
-from headrace.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from headrace.task_runners import (
+    DaskTaskRunner,
+    ProcessPoolTaskRunner,
+    RayTaskRunner,
+    TaskRunner,
+    ThreadPoolTaskRunner,
+)
 from tests.support.recorders import MemoryRecorder
 
 pytestmark = pytest.mark.usefixtures("recorder")
 
 MakeRunner = Callable[..., TaskRunner[Any]]
-RUNNERS = {"thread": ThreadPoolTaskRunner, "process": ProcessPoolTaskRunner}
 NOT_STARTED = "the flow ended before it started"
+# What needs a cluster runs in one process, so that there is one cluster.
+RUNNERS = [
+    "thread",
+    "process",
+    pytest.param("dask", marks=pytest.mark.xdist_group("dask")),
+    pytest.param("ray", marks=pytest.mark.xdist_group("ray")),
+]
 
 
 @pytest.fixture(params=RUNNERS)
-def runner(request: pytest.FixtureRequest) -> MakeRunner:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of them."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def runner(kind: str, request: pytest.FixtureRequest) -> MakeRunner:
     """Makes a runner with so many workers."""
-    made: MakeRunner = RUNNERS[request.param]
-    return made
+    if kind == "dask":
+        return partial(DaskTaskRunner, request.getfixturevalue("dask"))
+    if kind == "ray":
+        request.getfixturevalue("ray")
+        return RayTaskRunner
+    return ThreadPoolTaskRunner if kind == "thread" else ProcessPoolTaskRunner
 
 
 class Door:
@@ -92,7 +115,7 @@ def test_given_as_a_class_and_used_by_two_threads_at_once(runner: MakeRunner) ->
 
     begun = threading.Barrier(2)
 
-    @flow(task_runner=runner)
+    @flow(task_runner=runner if isinstance(runner, type) else runner())
     def run() -> int:
         future = one.submit()
         begun.wait(60)
@@ -287,7 +310,7 @@ def test_subflows_in_tasks(runner: MakeRunner, recorder: MemoryRecorder) -> None
     assert inner.run.root_run_id == recorder.the("run").run.id
 
 
-def test_where_a_task_stands(runner: MakeRunner, recorder: MemoryRecorder) -> None:
+def test_where_a_task_stands(kind: str, runner: MakeRunner, recorder: MemoryRecorder) -> None:
     @task(tags=["own"], log_prints=True)
     def look(x: int) -> dict[str, Any]:
         flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
@@ -325,7 +348,9 @@ def test_where_a_task_stands(runner: MakeRunner, recorder: MemoryRecorder) -> No
     assert first["tags"] == ["own", "tagged"]
     assert second["tags"] == ["own"], "tags are those of the submission"
     assert (first["level"], second["level"]) == ("DEBUG", "INFO"), "so are settings"
-    assert (first["variable"], second["variable"]) == ("set", None), "and the environment"
+    # The environment of a worker of a cluster is that of its machine.
+    variable = None if kind in ("dask", "ray") else "set"
+    assert (first["variable"], second["variable"]) == (variable, None), "and the environment"
 
 
 def test_spans(runner: MakeRunner, recorder: MemoryRecorder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import multiprocessing
 import os
 import pathlib
@@ -24,6 +25,7 @@ from headrace.context import (
     serialize_context,
 )
 from headrace.exceptions import CrashedRun, MissingContextError, SerializationError
+from headrace.execution.processes.shipping import packed, unpacked
 from headrace.settings import get_current_settings, temporary_settings
 from headrace.task_runners import ProcessPoolTaskRunner
 from tests.support.recorders import MemoryRecorder
@@ -179,6 +181,13 @@ def test_what_cannot_be_pickled_fails_its_task_only(recorder: MemoryRecorder) ->
     assert [one.names[-1] for one in recorder.all("take")] == ["Failed", "Completed"]
     assert recorder.the("give").names == ["Pending", "Running", "Failed"]
     assert recorder.the("fail").states[-1].failed.error.type == "builtins.ValueError"
+
+
+def test_exceptions_say_what_they_said_whatever_a_library_does_to_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, SystemExit, lambda error: (SystemExit, ()))
+    assert unpacked(packed(SystemExit(3))).code == 3
 
 
 def test_the_initializer() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headrace.context import TaskRunContext
     from headrace.engine.api import Ops
     from headrace.engine.transactions import TransactionNode
+    from headrace.results import StoredResult
     from headrace.runs import TaskRun
 
 __all__ = [
@@ -121,7 +122,14 @@ async def _recall(ops: Ops, call: TaskCall) -> Outcome | None:
     return Outcome(state, state if state.state_details.returned_state else state.data)
 
 
-async def _prepare(ops: Ops, call: TaskCall, journal: Journal, *, named: bool = True) -> Outcome | None:
+async def _prepare(
+    ops: Ops,
+    call: TaskCall,
+    journal: Journal,
+    *,
+    named: bool = True,
+    stays: Callable[[StoredResult], bool] | None = None,
+) -> Outcome | None:
     """Resolve the arguments and, if it is to be `named`, the name; an outcome when the body must not run."""
     context = call.context
     task, run = context.task, context.task_run
@@ -130,7 +138,9 @@ async def _prepare(ops: Ops, call: TaskCall, journal: Journal, *, named: bool = 
             journal.announce()
             await ops.wait(call.inputs.waits_for)
         if not call.is_ready:
-            context.parameters = resolve_inputs(context.parameters, call.wait_for)
+            # Whether a step has been taken before is told by its arguments themselves.
+            stays = stays if call.step is None else None
+            context.parameters = resolve_inputs(context.parameters, call.wait_for, stays)
         if call.step is not None and not call.step.is_settled:
             settle(call)
             if not journal.is_unrecorded:
@@ -280,8 +290,15 @@ async def _cached(ops: Ops, context: TaskRunContext, journal: Journal, txn: Tran
     return await _finish(ops, context, journal, ending, draft)
 
 
-async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
+async def prepare_elsewhere(
+    ops: Ops, call: TaskCall, stays: Callable[[StoredResult], bool] | None = None
+) -> State[Any] | None:
     """Resolve the arguments of a call whose body another process is to run, once its flow run is not paused.
+
+    Args:
+        ops: the world outside.
+        call: the call.
+        stays: whether a result that is stored elsewhere stays there.
 
     Returns:
         The newest state of the run when the body must not run: an upstream did not complete, say.
@@ -301,7 +318,7 @@ async def prepare_elsewhere(ops: Ops, call: TaskCall) -> State[Any] | None:
             if run.state is None:
                 journal.begin(journal.make(StateType.PENDING, "Pending"))
                 journal.announce()
-            outcome = None if call.is_ready else await _prepare(ops, call, journal, named=False)
+            outcome = None if call.is_ready else await _prepare(ops, call, journal, named=False, stays=stays)
             if outcome is not None:
                 return outcome.state
             return None if flow is None else await until_flow_runs(ops, flow, journal)

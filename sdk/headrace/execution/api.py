@@ -38,6 +38,7 @@ from headrace.states import State
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
+    from headrace.results import StoredResult
     from headrace.tasks import Task
 
 __all__ = [
@@ -111,8 +112,14 @@ def cancel_task_run(call: TaskCall, message: str) -> State[Any]:
     return cancel_unstarted(BLOCKING, call, message)
 
 
-def prepare_task_run(call: TaskCall) -> State[Any] | None:
+def prepare_task_run(
+    call: TaskCall, stays: Callable[[StoredResult], bool] | None = None
+) -> State[Any] | None:
     """Resolve the arguments of a call whose body another process is to run, in place.
+
+    Args:
+        call: the call.
+        stays: whether the result of an upstream that is stored elsewhere stays there, and is not fetched.
 
     Returns:
         The newest state of the run when the body must not run; None: it is to run.
@@ -120,7 +127,7 @@ def prepare_task_run(call: TaskCall) -> State[Any] | None:
     Raises:
         BaseException: execution was ended from outside; the run is CRASHED.
     """
-    return run_now(prepare_elsewhere(BLOCKING, call))
+    return run_now(prepare_elsewhere(BLOCKING, call, stays))
 
 
 def fail_task_run(call: TaskCall, error: Exception) -> State[Any]:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import FrameType
 from typing import Any, Final
 
@@ -132,7 +133,9 @@ class ThreadLimit:
     ) -> None:
         self._seconds = seconds
         self._error = error
-        self._passed = passed
+        # It records: what tells it where to is in the context.
+        here = copy_context()
+        self._passed = None if passed is None else lambda: here.run(passed)
         self._lock = threading.Lock()
         self._done = False
         self._fired = False

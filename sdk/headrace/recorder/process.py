@@ -6,6 +6,9 @@ import atexit
 import os
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,16 @@ from headrace.recorder.recorder import SpoolRecorder
 from headrace.recorder.runtime import Runtime
 from headrace.settings import Settings, get_current_settings
 
-__all__ = ["begin_connected", "close_recorders", "current", "record_through", "release_home"]
+__all__ = [
+    "begin_connected",
+    "close_recorders",
+    "current",
+    "record_through",
+    "recording_through",
+    "release_home",
+]
+
+_deputy: ContextVar[Recorder | None] = ContextVar("headrace_recorder", default=None)
 
 
 class _Registry:
@@ -26,9 +38,13 @@ class _Registry:
         self.recorders: dict[RecorderOptions, SpoolRecorder] = {}
         self.runtimes: dict[SpoolRecorder, Runtime] = {}
         self.null = NullRecorder()
+        self.has_deputies = False
         self.latest: tuple[Settings, Recorder] | None = None
 
     def find(self, settings: Settings) -> Recorder:
+        deputy = _deputy.get() if self.has_deputies else None
+        if deputy is not None:
+            return deputy
         with self.lock:
             recorder: Recorder = self.null
             if settings.api_url != "off":
@@ -36,7 +52,8 @@ class _Registry:
                 if options not in self.recorders:
                     self.recorders[options] = SpoolRecorder(options, on_start=self.start)
                 recorder = self.recorders[options]
-            self.latest = (settings, recorder)
+            # Where contexts have recorders of their own, the settings alone do not tell which one it is.
+            self.latest = None if self.has_deputies else (settings, recorder)
             return recorder
 
     def start(self, recorder: SpoolRecorder) -> None:
@@ -77,6 +94,19 @@ def record_through(recorder: Recorder) -> None:
     """From now on every run of this process is recorded by `recorder`, which some other process serves."""
     global _registry
     _registry = _Deputy(recorder)
+
+
+@contextmanager
+def recording_through(recorder: Recorder) -> Generator[None]:
+    """Inside, the runs of this context are recorded by `recorder`, which some other process serves."""
+    registry = _registry
+    with registry.lock:
+        registry.has_deputies, registry.latest = True, None
+    token = _deputy.set(recorder)
+    try:
+        yield
+    finally:
+        _deputy.reset(token)
 
 
 def _limit(recorder: SpoolRecorder, timeout_seconds: float | None) -> float:

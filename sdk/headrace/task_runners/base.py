@@ -148,6 +148,14 @@ class PoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
         """How many tasks run at once; None: no limit."""
         return self._max_workers
 
+    def _limit(self) -> int | None:
+        """How many tasks run at once, once it is started; None: no limit."""
+        return self._max_workers
+
+    def _has_begun(self, submission: Submission) -> bool:
+        """Whether the body may have been entered."""
+        return submission.has_started
+
     @abstractmethod
     def _thread_count(self) -> int:
         """How many threads there may be."""
@@ -275,11 +283,14 @@ class PoolTaskRunner(TaskRunner[HeadraceFuture[Any]]):
 
     def _beyond_the_workers(self) -> list[Submission]:
         """The submissions for which there would be no worker if each had taken one when it was made."""
-        if self._max_workers is None:
+        limit = self._limit()
+        if limit is None:
             return []
         with self._lock:
-            unstarted = [submission for submission in self._unended.values() if not submission.has_started]
-            places = self._max_workers - (len(self._unended) - len(unstarted))
+            unstarted = [
+                submission for submission in self._unended.values() if not self._has_begun(submission)
+            ]
+            places = limit - (len(self._unended) - len(unstarted))
         return unstarted[max(places, 0) :]
 
     def _cancel(self, submissions: list[Submission]) -> None:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from headrace.exceptions import SerializationError
-from headrace.execution import api
 from headrace.settings import get_current_settings
-from headrace.task_runners.base import PoolTaskRunner, logger
+from headrace.task_runners.elsewhere import ElsewhereTaskRunner
 
 if TYPE_CHECKING:
-    from headrace.context_transfer import Describer
     from headrace.engine.tasks import TaskCall
     from headrace.execution.processes.children import Children
-    from headrace.execution.processes.messages import Ended, Job
+    from headrace.execution.processes.messages import Ended, Job, Refused
 
 __all__ = ["ProcessPoolTaskRunner"]
 
 
-class ProcessPoolTaskRunner(PoolTaskRunner):
+class ProcessPoolTaskRunner(ElsewhereTaskRunner):
     """Runs tasks in processes of their own, so that Python code runs on several processors at once.
 
     Processes are started anew, never forked, when there is work for them, and serve until the flow run ends.
@@ -47,6 +43,8 @@ class ProcessPoolTaskRunner(PoolTaskRunner):
         TypeError: `initializer` cannot be called.
     """
 
+    _carries_environment = True
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -61,7 +59,6 @@ class ProcessPoolTaskRunner(PoolTaskRunner):
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._children: Children | None = None
-        self._describer: Describer | None = None
 
     def duplicate(self) -> Self:
         return type(self)(self._max_workers, self._initializer, self._initargs)
@@ -103,93 +100,26 @@ class ProcessPoolTaskRunner(PoolTaskRunner):
         Raises:
             SerializationError: the initializer or its arguments cannot be pickled.
         """
-        # Not with the module: flows that run in threads have no use for it.
-        from headrace.context_transfer import Describer
         from headrace.execution.processes.children import Children
         from headrace.execution.processes.shipping import packed
 
         call = None if self._initializer is None else packed((self._initializer, self._initargs))
         super().__enter__()
         self._children = Children(call)
-        self._describer = Describer()
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        super().__exit__(exc_type, exc, traceback)
-        if self._children is not None:
-            self._children.close()
 
     def _thread_count(self) -> int:
         return self._max_workers or 1
 
-    def _execute(self, call: TaskCall) -> None:
-        from headrace.execution.processes.children import ChildDied
-        from headrace.execution.processes.messages import Refused
-        from headrace.execution.processes.shipping import packed_call, unpacked
-
-        if api.prepare_task_run(call) is not None:
-            return
+    def _run(
+        self, call: TaskCall, make_job: Callable[[bool], Job], references: Sequence[Any]
+    ) -> Ended | Refused:
         assert self._children is not None
-        try:
-            blob = packed_call(call.context.task, call.context.parameters)
-            ended = self._children.run(call, lambda is_cancelled: self._job(call, blob, is_cancelled))
-        except (SerializationError, OSError) as error:
-            api.fail_task_run(call, error)
-        except ChildDied as death:
-            if call.run.state is None or not call.run.state.is_final():
-                reason = call.context.cancel_reason()
-                if reason is None:
-                    api.crash_task_run(call, str(death))
-                else:
-                    api.cancel_task_run(call, reason)
-        else:
-            if isinstance(ended, Refused):
-                api.fail_task_run(call, unpacked(ended.error))
-            else:
-                _take_over(call, ended)
+        return self._children.run(call, make_job)
 
-    def _job(self, call: TaskCall, blob: bytes, is_cancelled: bool) -> Job:
-        from headrace.context_transfer import portable_run, serialized
-        from headrace.execution.processes.messages import Job
-
-        context = call.context
-        run: Any = portable_run(call.run)
-        return Job(
-            call=blob,
-            run=run,
-            log_prints=context.log_prints,
-            persist_result=context.persist_result,
-            context=serialized(self._describer),
-            environment=dict(os.environ),
-            is_cancelled=is_cancelled,
-        )
-
-
-def _take_over(call: TaskCall, ended: Ended) -> None:
-    """The run as its process has left it."""
-    from headrace.execution.processes.shipping import unpacked
-
-    run = call.run
-    for name, value in ended.changes.items():
-        setattr(run, name, value)
-    run.state = ended.state
-    if ended.data is not None:
-        try:
-            data = unpacked(ended.data)
-        except SerializationError as error:
-            logger.error("The result of task run '%s' cannot be read here: %s", run.name, error)
-        else:
-            run.state = ended.state.with_data(data)
-            if run.state.is_completed() and call.context.flow_context is not None:
-                call.context.flow_context.origins.remember(data, run.id)
-    api.note_task_run(call)
-    if ended.error is not None:
-        raise unpacked(ended.error)
+    def _leave(self) -> None:
+        if self._children is not None:
+            self._children.close()
 
 
 def _processors() -> int:

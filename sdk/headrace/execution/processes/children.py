@@ -11,20 +11,17 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from headrace.execution.processes.desk import Desk
+from headrace.execution.processes.desk import Desk, RemoteBody, serve_job
 from headrace.execution.processes.messages import (
     Cancel,
     Channel,
     Ended,
-    Interrupt,
     Job,
     Refused,
-    Request,
     Start,
     Stop,
-    Taken,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["ChildDied", "Children"]
 
 _CHILD_MODULE: Final = "headrace.task_runners.child"
-_LOOK_SECONDS: Final = 1.0
-"""How often a busy child is looked at whose death its socket does not tell, because a process that it has
-forked holds the other end."""
 _STOP_SECONDS: Final = 10.0
 """How long children may take to leave."""
 _TRIES: Final = 3
@@ -83,32 +77,16 @@ class _Child:
             ChildDied: it did not live to say how the job ended; what it had begun is CRASHED.
         """
         desk = Desk(call, self._channel.send)
-        was_taken = False
-        call.context.scope = _Body(call, self)
+        call.context.scope = RemoteBody(call, self._send_quietly)
         try:
             self._channel.send(job)
-            while not isinstance(message := self._receive(), (Ended, Refused)):
-                if isinstance(message, Taken):
-                    was_taken = True
-                else:
-                    self._serve(desk, message)
-            return message
+            return serve_job(self._channel, desk, lambda: self.is_alive)
         except (EOFError, OSError):
             reason = self._how_it_ended()
             desk.end_unended(reason)
-            raise ChildDied(reason, was_taken) from None
+            raise ChildDied(reason, desk.was_taken) from None
         finally:
             call.context.scope = None
-
-    def _serve(self, desk: Desk, message: Any) -> None:
-        assert isinstance(message, Request)
-        desk.serve(message)
-
-    def _receive(self) -> Any:
-        while not self._channel.has_message(_LOOK_SECONDS):
-            if not self.is_alive and not self._channel.has_message(0):
-                raise EOFError
-        return self._channel.receive()
 
     def _how_it_ended(self) -> str:
         try:
@@ -123,9 +101,6 @@ class _Child:
     def cancel(self) -> None:
         self._send_quietly(Cancel())
 
-    def interrupt(self, reason: str) -> None:
-        self._send_quietly(Interrupt(reason))
-
     def kill(self) -> None:
         self._process.kill()
 
@@ -138,7 +113,7 @@ class _Child:
         desk = Desk(None, self._channel.send)
         try:
             while self._channel.has_message(_STOP_SECONDS):
-                self._serve(desk, self._channel.receive())
+                desk.serve(self._channel.receive())
             _logger.warning("A process of the task runner did not end: it is killed.")
             self._process.kill()
         except (EOFError, OSError):
@@ -152,17 +127,6 @@ class _Child:
             self._channel.send(message)
         except OSError:
             pass  # whoever waits for its answers sees that it is gone
-
-
-class _Body:
-    """A body that runs in a child, as what can be interrupted."""
-
-    def __init__(self, call: TaskCall, child: _Child) -> None:
-        self._call = call
-        self._child = child
-
-    def interrupt(self) -> None:
-        self._child.interrupt(self._call.context.cancel_reason() or "The run was cancelled.")
 
 
 class Children:

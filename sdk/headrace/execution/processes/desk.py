@@ -1,4 +1,4 @@
-"""What a parent does for its child while a job runs: records for it, and remembers what it has not ended."""
+"""What a process does for another one that runs a job of it: records, and remembers what has not ended."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace.core.states import FINAL, StateType, default_name
 from headrace.execution.encoding import state_entry, state_from_proto
-from headrace.execution.processes.messages import Directed, Lost, Reply, Request
+from headrace.execution.processes.messages import (
+    Channel,
+    Directed,
+    Ended,
+    Interrupt,
+    Lost,
+    Refused,
+    Reply,
+    Request,
+    Taken,
+)
 from headrace.execution.processes.shipping import packed_error
 from headrace.recorder import get_recorder
 from headrace.runs import Owner, TaskRun
@@ -21,7 +31,11 @@ from headrace.v1.record_service_pb2 import RecordEntry, RunDirective
 if TYPE_CHECKING:
     from headrace.engine.tasks import TaskCall
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "RemoteBody", "serve_job"]
+
+_LOOK_SECONDS: Final = 1.0
+"""How often a busy process is looked at whose death its socket does not tell, because a process that it has
+forked holds the other end."""
 
 
 class Desk:
@@ -30,11 +44,15 @@ class Desk:
     Args:
         call: the task run that the child executes; its state follows what the child records.
         send: takes a message to the child; from any thread.
+
+    Attributes:
+        was_taken: whether the child has begun with the job.
     """
 
     def __init__(self, call: TaskCall | None, send: Callable[[object], object]) -> None:
         self._call = call
         self._send = send
+        self.was_taken = False
         self._unended: dict[str, run_pb2.Run] = {}
         self._owned: set[str] = set()
         self._attended: set[str] = set()
@@ -165,6 +183,48 @@ class Desk:
             recorder.end_owner(run_id)
         for run_id in self._attended:
             recorder.leave(run_id)
+
+
+class RemoteBody:
+    """A body that runs in another process, as what can be interrupted.
+
+    Args:
+        call: its task run.
+        send: takes a message there; from any thread.
+    """
+
+    def __init__(self, call: TaskCall, send: Callable[[object], object]) -> None:
+        self._call = call
+        self._send = send
+
+    def interrupt(self) -> None:
+        reason = self._call.context.cancel_reason() or "The run was cancelled."
+        self._send(Interrupt(self._call.run.id, reason))
+
+
+def serve_job(channel: Channel, desk: Desk, is_alive: Callable[[], bool]) -> Ended | Refused:
+    """Serve the process at the other end until it says how its job ended.
+
+    Args:
+        channel: to it.
+        desk: answers its requests.
+        is_alive: whether it can still say anything.
+
+    Raises:
+        EOFError: it is gone.
+        OSError: it is gone.
+    """
+    while True:
+        while not channel.has_message(_LOOK_SECONDS):
+            if not is_alive() and not channel.has_message(0):
+                raise EOFError
+        message = channel.receive()
+        if isinstance(message, (Ended, Refused)):
+            return message
+        if isinstance(message, Taken):
+            desk.was_taken = True
+        else:
+            desk.serve(message)
 
 
 _METHODS: dict[str, Callable[..., Any]] = {

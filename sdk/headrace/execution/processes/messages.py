@@ -11,6 +11,10 @@
       Stop ───────────────────────────▶
 
 What belongs to the user is inside of messages as bytes, so that a message can always be read.
+
+A worker of a cluster is given its job by the cluster. If it runs on the machine of the process that has
+submitted the job, it says the rest in the same words: it asks to `take` the job where it was told to, and
+from then on it speaks as a child does.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from headrace.execution.processes.kept import RemoteResult
 from headrace.runs import TaskRun
 from headrace.states import State
 
@@ -32,6 +37,7 @@ __all__ = [
     "Ended",
     "Interrupt",
     "Job",
+    "Left",
     "Lost",
     "Refused",
     "Reply",
@@ -104,8 +110,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """The job's run is cancelled: its body is to be interrupted, because of the reason."""
+    """The run of a job is cancelled: its body is to be interrupted, because of the reason."""
 
+    run_id: str
     reason: str
 
 
@@ -142,18 +149,29 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """In place of the data of a state: it stays on the cluster, where it was made.
+
+    Attributes:
+        size_bytes: how large it is, pickled.
+    """
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The run has ended.
 
     Attributes:
         state: its newest state, without data.
-        data: the state's data, pickled; None: it has none.
+        data: the state's data, pickled, or where it is; None: it has none.
         changes: fields of the run.
         error: a pickled exception by which execution was ended from outside.
     """
 
     state: State[Any]
-    data: bytes | None
+    data: bytes | Left | RemoteResult | None
     changes: Mapping[str, Any]
     error: bytes | None
 

@@ -1,4 +1,4 @@
-"""The child's end of the channel, and the recorder of a child: it records through its parent.
+"""The end of the channel where the job runs, and the recorder there: it records through its parent.
 
 One process, one sequence: what a task in a child records stands between what its flow records before and
 after it, and when the child dies, its parent still knows everything that it has said.
@@ -7,11 +7,10 @@ after it, and when the child dies, its parent still knows everything that it has
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from headrace.execution.processes.messages import (
     Cancel,
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Parent", "RemoteRecorder"]
 
+_GONE: Final = "The process that submitted the task is gone."
+
 
 class Parent:
     """The process that started this one.
@@ -41,7 +42,8 @@ class Parent:
         channel: to it.
         on_job: called with each job, and with None when there will be no more.
         on_cancel: called in a thread of its own when waits are to end.
-        on_interrupt: called in a thread of its own, with the reason, when the job is cancelled.
+        on_interrupt: called in a thread of its own, with a run id and the reason, when a job is cancelled.
+        on_gone: called when the process is no longer there, unless the last word was said before.
     """
 
     def __init__(
@@ -49,19 +51,23 @@ class Parent:
         channel: Channel,
         on_job: Callable[[Any], object],
         on_cancel: Callable[[], object],
-        on_interrupt: Callable[[str], object],
+        on_interrupt: Callable[[str, str], object],
+        on_gone: Callable[[], object],
     ) -> None:
         self._channel = channel
         self._on_job = on_job
         self._on_cancel = on_cancel
         self._on_interrupt = on_interrupt
+        self._on_gone = on_gone
+        self._is_leaving = False
+        self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Any]] = {}
         self.owners: dict[str, tuple[LostCallback | None, SuspendedCallback | None]] = {}
         self.attending: dict[str, DirectiveCallback] = {}
 
     def listen(self) -> None:
-        """Read what the parent says, in a thread, until the parent is gone: then this process ends."""
+        """Read what the parent says, in a thread, until the parent is gone."""
         threading.Thread(target=self._listen, name="headrace-parent", daemon=True).start()
 
     def _listen(self) -> None:
@@ -69,8 +75,7 @@ class Parent:
             try:
                 message = self._channel.receive()
             except (EOFError, OSError):
-                # Nobody can be told any more what happens here.
-                os._exit(1)
+                return self._is_gone()
             if isinstance(message, Stop):
                 self._on_job(None)
             elif isinstance(message, Reply):
@@ -80,7 +85,7 @@ class Parent:
             elif isinstance(message, Cancel):
                 self._apart(self._on_cancel)
             elif isinstance(message, Interrupt):
-                self._apart(self._on_interrupt, message.reason)
+                self._apart(self._on_interrupt, message.run_id, message.reason)
             elif isinstance(message, Directed):
                 self._apart(self._directed, message.directive)
             else:
@@ -97,6 +102,16 @@ class Parent:
         on_directive = self.attending.get(directive.run_id)
         if on_directive is not None:
             on_directive(directive)
+
+    def _is_gone(self) -> None:
+        if not self._is_leaving:
+            self._on_gone()
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+            self._is_leaving = True
+        for answer in waiting.values():
+            answer.set_exception(ConnectionError(_GONE))
+        self._channel.close()
 
     def _tell_owner(self, message: Lost) -> None:
         on_lost, on_suspended = self.owners.get(message.run_id, (None, None))
@@ -115,12 +130,21 @@ class Parent:
         """Say something that needs no answer."""
         self._channel.send(message)
 
+    def send_last(self, message: object) -> None:
+        """Say the last word: the parent may close its end."""
+        with self._lock:
+            self._is_leaving = True
+        self._channel.send(message)
+
     def ask(self, method: str, *arguments: Any) -> Future[Any]:
-        """Call a method of the parent's `Desk`."""
+        """Call a method of the parent's `Desk`; fails with `ConnectionError` when the parent is gone."""
         number = next(self._numbers)
         answer: Future[Any] = Future()
         answer.set_running_or_notify_cancel()
-        self._waiting[number] = answer
+        with self._lock:
+            if self._is_leaving:
+                raise ConnectionError(_GONE)
+            self._waiting[number] = answer
         self._channel.send(Request(number, method, arguments))
         return answer
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import io
+import pickle
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 
 from headrace.exceptions import RecordedError, SerializationError
+from headrace.execution.processes.kept import RemoteResult
 from headrace.serializers import PickleSerializer
 
 __all__ = ["packed", "packed_call", "packed_error", "unpacked"]
@@ -20,53 +23,88 @@ _PICKLE: Final = PickleSerializer()
 
 
 _CloudPickler: Any = cloudpickle.Pickler
+_parts: ContextVar[Sequence[bytes]] = ContextVar("headrace_parts", default=())
 
 
 class _Pickler(_CloudPickler):  # type: ignore[misc]
-    """Makes exceptions again without their `__init__`, which may take other arguments than `args`."""
+    """Makes exceptions again without their `__init__`, which may take other arguments than `args`.
+
+    Args:
+        sink: takes the bytes.
+        references: gets what names results on a cluster, which stay there; None: they are fetched.
+    """
+
+    def __init__(self, sink: io.BytesIO, references: list[Any] | None = None) -> None:
+        super().__init__(sink)  # pyright: ignore[reportUnknownMemberType]
+        self._references = references
 
     def reducer_override(self, obj: Any) -> Any:
-        kind = cast("Any", type(obj))
-        if (
-            isinstance(obj, BaseException)
-            and inspect.isfunction(kind.__init__)
-            and kind.__reduce__ is BaseException.__reduce__
-        ):
-            return _remake, (kind, obj.args, vars(obj))
+        if self._references is not None and isinstance(obj, RemoteResult):
+            reference = obj.reference
+            if reference is not None:
+                self._references.append(reference)
+                return _part, (len(self._references) - 1,)
+        if isinstance(obj, BaseException):
+            kind = cast("Any", type(obj))
+            if inspect.isfunction(kind.__init__) and kind.__reduce__ is BaseException.__reduce__:
+                return _remake, (kind, obj.args, vars(obj))
+            # Not as a library has told `copyreg` for all exceptions: Dask does, and loses what they say.
+            return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         return _CloudPickler.reducer_override(self, obj)
 
 
-def packed(value: Any) -> bytes:
+def packed(value: Any, references: list[Any] | None = None) -> bytes:
     """`value` as bytes.
+
+    Args:
+        value: what to pickle.
+        references: gets what names results on a cluster, which stay there; None: they are fetched.
 
     Raises:
         SerializationError: it cannot be pickled.
     """
     sink = io.BytesIO()
     try:
-        _Pickler(sink).dump(value)
+        _Pickler(sink, references).dump(value)
     except Exception as error:  # whatever a user's __reduce__ raises
         raise SerializationError(f"{type(value).__name__} cannot be pickled: {error}") from error
     return sink.getvalue()
 
 
-def unpacked(blob: bytes) -> Any:
+def unpacked(blob: bytes, parts: Sequence[bytes] = ()) -> Any:
     """The value of which `packed` made `blob`.
+
+    Args:
+        blob: the bytes.
+        parts: the results that are only named in them, in the order of their references.
 
     Raises:
         SerializationError: it cannot be made here.
     """
-    return _PICKLE.loads(blob)
+    token = _parts.set(parts)
+    try:
+        return _PICKLE.loads(blob)
+    finally:
+        _parts.reset(token)
 
 
-def packed_call(task: Any, parameters: Mapping[str, Any]) -> bytes:
+def _part(index: int) -> Any:
+    return _PICKLE.loads(_parts.get()[index])
+
+
+def packed_call(task: Any, parameters: Mapping[str, Any], references: list[Any] | None = None) -> bytes:
     """A task with its arguments.
+
+    Args:
+        task: the task.
+        parameters: its arguments, by name.
+        references: gets what names results on a cluster, which stay there; None: they are fetched.
 
     Raises:
         SerializationError: something of it cannot be pickled; the message names it.
     """
     try:
-        return packed((task, dict(parameters)))
+        return packed((task, dict(parameters)), references)
     except SerializationError as whole:
         _blame(f"Task '{task.name}'", task)
         for name, value in parameters.items():

@@ -1,0 +1,75 @@
+"""Dask and Ray on this machine, as small as they can be, for as long as the tests of a process run."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+__all__ = ["WORKERS", "dask_cluster", "ray_environment", "ray_session"]
+
+WORKERS = 2
+
+
+@contextmanager
+def dask_cluster(workers: int = WORKERS) -> Generator[Any]:
+    """A cluster of processes with one thread each, without a dashboard."""
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        tempfile.TemporaryDirectory(prefix="dask-") as folder,
+        dask.config.set({"temporary-directory": folder, "distributed.worker.daemon": True}),
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+    ):
+        yield cluster
+
+
+@contextmanager
+def ray_session() -> Generator[Any]:
+    """Ray with two processors, initialised in this process; it is gone afterwards."""
+    # Paths of sockets must be short.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # It would leave a token in the home folder of whoever runs the tests.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        others = _programs()
+        ray.init(
+            num_cpus=WORKERS,
+            include_dashboard=False,
+            object_store_memory=80 << 20,
+            log_to_driver=False,
+            configure_logging=False,
+            _temp_dir=folder,
+        )
+        try:
+            yield ray
+        finally:
+            running = [program for program in _programs() if program not in others]
+            ray.shutdown()
+            # It has told its programs to leave, and does not wait for them.
+            for program in running:
+                program.wait(30)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs() -> list[Any]:
+    """What this process has started, and what has not ended."""
+    started = [one for one in gc.get_objects() if isinstance(one, subprocess.Popen)]
+    return [program for program in started if program.poll() is None]
+
+
+def ray_environment() -> dict[str, str]:
+    """Variables for programs that start Ray themselves."""
+    return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
