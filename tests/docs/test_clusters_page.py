@@ -8,13 +8,12 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
-
 from tests.docs.test_pages import FENCE
+from tests.support.clusters import on_ray
 from tests.support.tools import ROOT
 
 
-@pytest.mark.xdist_group("ray")
+@on_ray
 def test_the_code_of_the_page_runs(ray: Any, tmp_path: pathlib.Path) -> None:
     page = (ROOT / "docs" / "clusters.md").read_text()
     script = tmp_path / "page.py"

@@ -20,12 +20,11 @@ from headrace.task_runners import DaskTaskRunner, ProcessPoolTaskRunner, RayTask
 from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter
 from headrace.v1.span_service_pb2 import SpanFilter
+from tests.support.clusters import DASK, RAY
 from tests.support.servers import ServerProcess
 
 MakeRunner = Callable[[], TaskRunner[Any]]
-on_dask = pytest.mark.xdist_group("dask")
-on_ray = pytest.mark.xdist_group("ray")
-KINDS = ["process", pytest.param("dask", marks=on_dask), pytest.param("ray", marks=on_ray)]
+KINDS = ["process", pytest.param("dask", marks=DASK), pytest.param("ray", marks=RAY)]
 
 
 @pytest.fixture(scope="module")

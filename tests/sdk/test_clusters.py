@@ -25,18 +25,16 @@ from headrace.integrations.dask import DaskTaskRunner, get_dask_client
 from headrace.integrations.ray import RayTaskRunner, remote_options
 from headrace.task_runners import TaskRunner
 from headrace.utilities.annotations import quote
-from tests.support.clusters import ray_environment
+from tests.support.clusters import DASK, RAY, TOO_SLOW, on_dask, on_ray, ray_environment
 from tests.support.recorders import MemoryRecorder
 
 pytestmark = pytest.mark.usefixtures("recorder")
 
 MakeRunner = Callable[..., TaskRunner[Any]]
 LARGE = 300_000
-on_dask = pytest.mark.xdist_group("dask")
-on_ray = pytest.mark.xdist_group("ray")
 
 
-@pytest.fixture(params=[pytest.param("dask", marks=on_dask), pytest.param("ray", marks=on_ray)])
+@pytest.fixture(params=[pytest.param("dask", marks=DASK), pytest.param("ray", marks=RAY)])
 def runner(request: pytest.FixtureRequest) -> MakeRunner:
     """Makes a runner on the cluster of two workers."""
     cluster = request.getfixturevalue(request.param)
@@ -525,21 +523,28 @@ assert not ray.is_initialized()
 def test_ray_is_started_with_the_flow_run_and_ends_with_it(tmp_path: pathlib.Path) -> None:
     script = tmp_path / "own_ray.py"
     script.write_text(OWN_RAY)
+    done = run_with_own_ray(script, tmp_path)
+    if TOO_SLOW in done.stderr:
+        done = run_with_own_ray(script, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run_with_own_ray(script: pathlib.Path, tmp_path: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that is told where Ray may keep its files; afterwards nothing of Ray runs any more."""
     # Paths of sockets must be short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = {**ray_environment(), "HEADRACE_HOME": str(tmp_path / "home")}
         done = subprocess.run(
             [sys.executable, str(script), folder],
-            env=environment,
+            env={**ray_environment(), "HEADRACE_HOME": str(tmp_path / "home")},
             capture_output=True,
             text=True,
             timeout=100,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
         deadline = time.monotonic() + 30
         while running(folder):
             assert time.monotonic() < deadline, running(folder)
             time.sleep(0.05)
+        return done
 
 
 def running(word: str) -> list[str]:

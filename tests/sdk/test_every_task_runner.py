@@ -26,6 +26,7 @@ from headrace.task_runners import (
     TaskRunner,
     ThreadPoolTaskRunner,
 )
+from tests.support.clusters import DASK, RAY
 from tests.support.recorders import MemoryRecorder
 
 pytestmark = pytest.mark.usefixtures("recorder")
@@ -36,8 +37,8 @@ NOT_STARTED = "the flow ended before it started"
 RUNNERS = [
     "thread",
     "process",
-    pytest.param("dask", marks=pytest.mark.xdist_group("dask")),
-    pytest.param("ray", marks=pytest.mark.xdist_group("ray")),
+    pytest.param("dask", marks=DASK),
+    pytest.param("ray", marks=RAY),
 ]
 
 

@@ -7,15 +7,42 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["WORKERS", "dask_cluster", "ray_environment", "ray_session"]
+__all__ = [
+    "DASK",
+    "RAY",
+    "TOO_SLOW",
+    "WORKERS",
+    "dask_cluster",
+    "on_dask",
+    "on_ray",
+    "ray_environment",
+    "ray_session",
+]
 
+T = TypeVar("T", bound=Callable[..., Any])
+# One process has each cluster, and whoever comes first waits for its start.
+DASK = [pytest.mark.xdist_group("dask"), pytest.mark.timeout(300)]
+RAY = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 WORKERS = 2
+_TRIES = 3
+TOO_SLOW = "timed out during startup"
+"""What Ray says when it has taken too long to start."""
+
+
+def on_dask(test: T) -> T:
+    """A test that uses the Dask cluster."""
+    return DASK[0](DASK[1](test))
+
+
+def on_ray(test: T) -> T:
+    """A test that uses Ray."""
+    return RAY[0](RAY[1](test))
 
 
 @contextmanager
@@ -45,14 +72,7 @@ def ray_session() -> Generator[Any]:
         import ray
 
         others = _programs()
-        ray.init(
-            num_cpus=WORKERS,
-            include_dashboard=False,
-            object_store_memory=80 << 20,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=folder,
-        )
+        _start(ray, folder)
         try:
             yield ray
         finally:
@@ -64,6 +84,25 @@ def ray_session() -> Generator[Any]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _start(ray: Any, folder: str) -> None:
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            ray.init(
+                num_cpus=WORKERS,
+                include_dashboard=False,
+                object_store_memory=80 << 20,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=folder,
+            )
+            return
+        except Exception as error:
+            # It gives itself half a minute, which a busy machine may not.
+            if TOO_SLOW not in str(error) or not tries_left:
+                raise
+            ray.shutdown()
+
+
 def _programs() -> list[Any]:
     """What this process has started, and what has not ended."""
     started = [one for one in gc.get_objects() if isinstance(one, subprocess.Popen)]
@@ -72,4 +111,8 @@ def _programs() -> list[Any]:
 
 def ray_environment() -> dict[str, str]:
     """Variables for programs that start Ray themselves."""
-    return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    return {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+    }
