@@ -17,7 +17,7 @@ from headrace.client.sync_client import SyncHeadraceClient
 from headrace.settings import temporary_settings
 from headrace.v1.run_pb2 import Run, RunFilter
 from headrace.v1.run_service_pb2 import ProposeStateRequest
-from headrace.v1.state_pb2 import State
+from headrace.v1.state_pb2 import STATE_TYPE_CANCELLING, State
 from tests.support.scripts import Script
 from tests.support.servers import ServerProcess, run_headrace
 
@@ -274,7 +274,9 @@ def test_a_signal_with_the_wish_to_cancel(body: str, client: SyncHeadraceClient,
 def test_a_run_is_cancelled_by_proposing_it_too(client: SyncHeadraceClient, start: Any) -> None:
     script = start(BODIES["sleeps"])
     script.reached("ready")
-    proposed = State(id="01900000-0000-7000-8000-000000000001", type=5, message="Proposed.")
+    proposed = State(
+        id="01900000-0000-7000-8000-000000000001", type=STATE_TYPE_CANCELLING, message="Proposed."
+    )
     proposed.event_time.GetCurrentTime()
     client.propose_state(ProposeStateRequest(run_id=newest(client).id, state=proposed))
     for word in ("cleaned", "hook Cancelling", "cancelled: Proposed."):
