@@ -20,7 +20,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from headrace.client import get_client
-from headrace.core.errors import ConfigurationError
+from headrace.core.errors import ConfigurationError, ServiceError
 from headrace.schedules import Schedule
 from headrace.settings import get_current_settings
 from headrace.v1.deployment_pb2 import CollisionStrategy, Deployment
@@ -252,7 +252,10 @@ class Runner:
         finally:
             self._service = None
             if self.pause_on_shutdown and not run_once:
-                await self._pause()
+                try:
+                    await self._pause()
+                except ServiceError as error:
+                    print(f"The deployments could not be paused: {error.message}", file=sys.stderr)
             if writer is not None:
                 writer.close()
 

@@ -228,6 +228,12 @@ async def test_without_a_working_directory_a_temporary_one_is_made_and_removed(b
     assert not seen[0].exists()
 
 
+@pytest.mark.parametrize("entrypoint", ["flows:talk", "flows.talk"])
+async def test_a_flow_is_found_by_its_module_too(bench: Bench, entrypoint: str) -> None:
+    run, _ = await bench.run("talk", entrypoint=entrypoint)
+    assert run.state.type == StateType.STATE_TYPE_COMPLETED
+
+
 async def test_a_coroutine_function_runs_too(bench: Bench) -> None:
     run, _ = await bench.run("in_a_loop", {"n": 4})
     assert run.state.type == StateType.STATE_TYPE_COMPLETED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import traceback
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ class ScriptError(CliError):
 
 
 def load_flow(entrypoint: str) -> Flow[..., Any]:
-    """The flow that `path/file.py:flow` or `package.module:flow` means.
+    """The flow that `path/file.py:flow`, `package.module:flow` or `package.module.flow` means.
 
     The name may be left out when the file defines exactly one flow. It is the variable's name or the
     flow's own.
@@ -34,8 +35,20 @@ def load_flow(entrypoint: str) -> Flow[..., Any]:
         ScriptError: there is no such file, module or flow, or loading it fails.
     """
     place, _, name = entrypoint.rpartition(":") if ":" in entrypoint else (entrypoint, "", "")
+    if "." in place and not (name or is_file(place) or _is_module(place)):
+        place, _, name = place.rpartition(".")
     module = _loaded(place)
     return _named_flow(module, place, name) if name else _only_flow(module, place)
+
+
+def _is_module(name: str) -> bool:
+    """Whether a dotted name is a module's, and not that of something in one."""
+    if Path(*name.split(".")).with_suffix(".py").is_file() or Path(*name.split(".")).is_dir():
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _loaded(place: str) -> ModuleType:
