@@ -115,6 +115,7 @@ def everything(n: int = 3) -> dict[str, object]:
     loop = [double(1) for _ in range(n)]  # equal calls, told apart by their number
     mapped = double.map(range(10, 10 + n))
     summed = total.submit(mapped)  # waits for the mapped ones
+    summed.wait()  # from here on the order of the bodies is certain, but for the gathered ones
     with transaction():
         written = [write(x) for x in range(2)]
         if "ROLL_BACK" in os.environ:
