@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from benchmarks import machine, table
-from benchmarks.families import flows, logs, newest, scripts, start, tasks, wire, workers
+from benchmarks.families import dispatch, flows, logs, newest, scripts, start, tasks, wire, workers
 from benchmarks.families.family import Family
 from benchmarks.figures import Summary, figure, summarise
 from benchmarks.processes import BenchmarkError, scratch_folder
@@ -25,6 +25,7 @@ _FAMILIES: Sequence[Family] = (
     *logs.FAMILIES,
     *wire.FAMILIES,
     *workers.FAMILIES,
+    *dispatch.FAMILIES,
     *newest.FAMILIES,
     *scripts.FAMILIES,
     *start.FAMILIES,
