@@ -75,15 +75,16 @@ class Place:
         self.server = server
         self.client = client
         self.folder = folder
+        self.pool = f"pool-{new_id()}"
         self.environment = {**server.environment, "HEADRACE_API_URL": server.address}
         (folder / "flows.py").write_text(FLOWS)
 
     def worker(self, *words: str) -> WorkerProcess:
-        return WorkerProcess(self.environment, self.folder, ("worker", "start", "--pool", "p", *words))
+        return WorkerProcess(self.environment, self.folder, ("worker", "start", "--pool", self.pool, *words))
 
-    def queue(self, flow: str, pool: str = "p", name: str = "a run") -> str:
+    def queue(self, flow: str, name: str = "a run") -> str:
         """Queue a run; its id."""
-        run = Run(id=new_id(), kind=RunKind.RUN_KIND_FLOW, name=name, flow_name=flow, work_pool=pool)
+        run = Run(id=new_id(), kind=RunKind.RUN_KIND_FLOW, name=name, flow_name=flow, work_pool=self.pool)
         run.state.CopyFrom(State(id=new_id(), type=StateType.STATE_TYPE_SCHEDULED, name="Scheduled"))
         run.state.event_time.GetCurrentTime()
         run.parameters.encoding = "json"
@@ -117,16 +118,19 @@ class Place:
         (self.folder / "go").touch()
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server"), settings=HEARTBEAT) as process:
+        yield process
+
+
 @pytest.fixture
-def place(tmp_path: pathlib.Path) -> Iterator[Place]:
-    folder = tmp_path / "code"
-    folder.mkdir()
+def place(server: ServerProcess, tmp_path: pathlib.Path) -> Iterator[Place]:
     with (
-        ServerProcess(tmp_path / "server", settings=HEARTBEAT) as server,
         temporary_settings({"home": str(server.home), "api_url": server.address}),
         get_client(sync_client=True) as client,
     ):
-        yield Place(server, client, folder)
+        yield Place(server, client, tmp_path)
 
 
 def test_a_run_goes_from_the_queue_to_its_end(place: Place) -> None:
@@ -134,12 +138,12 @@ def test_a_run_goes_from_the_queue_to_its_end(place: Place) -> None:
         run_id = place.queue("noop", name="first")
         assert place.ended(run_id).type == StateType.STATE_TYPE_COMPLETED
         assert place.client.get_run(run_id).run_count == 1
-        [known] = list(place.client.iter_workers("p"))
+        [known] = list(place.client.iter_workers(place.pool))
         assert (known.name, known.status) == ("one", WorkerStatus.WORKER_STATUS_ONLINE)
         worker.says("Run first")
         worker.send(signal.SIGTERM)
         assert worker.leaves() == 0
-    assert [w.status for w in place.client.iter_workers("p")] == [WorkerStatus.WORKER_STATUS_OFFLINE]
+    assert [w.status for w in place.client.iter_workers(place.pool)] == [WorkerStatus.WORKER_STATUS_OFFLINE]
 
 
 def test_a_killed_run_process_is_noticed_within_two_seconds(place: Place) -> None:
@@ -259,25 +263,25 @@ def _headrace(environment: dict[str, str], *words: str) -> subprocess.CompletedP
 
 
 def test_workers_are_listed_shown_drained_and_forgotten(place: Place) -> None:
-    with place.worker("--name", "one", "--limit", "3", "--label", "region=eu") as worker:
+    with place.worker("--name", "lister", "--limit", "3", "--label", "region=eu") as worker:
         worker.says("Connected")
 
         def rows() -> list[dict[str, Any]]:
             listed: list[dict[str, Any]] = json.loads(
-                _headrace(place.environment, "worker", "ls", "-o", "json").stdout
+                _headrace(place.environment, "worker", "ls", "-p", place.pool, "-o", "json").stdout
             )
             return listed
 
         assert [(row["name"], row["status"], row["labels"]) for row in rows()] == [
-            ("one", "ONLINE", {"region": "eu"})
+            ("lister", "ONLINE", {"region": "eu"})
         ]
-        assert "3 of run" in _headrace(place.environment, "worker", "inspect", "one").stdout
-        wrong = _headrace(place.environment, "worker", "inspect", "ona")
-        assert (wrong.returncode, "Did you mean 'one'?" in wrong.stderr) == (3, True)
-        assert _headrace(place.environment, "worker", "drain", "one").returncode == 0
+        assert "3 of run" in _headrace(place.environment, "worker", "inspect", "lister").stdout
+        wrong = _headrace(place.environment, "worker", "inspect", "lisper")
+        assert (wrong.returncode, "Did you mean 'lister'?" in wrong.stderr) == (3, True)
+        assert _headrace(place.environment, "worker", "drain", "lister").returncode == 0
         assert worker.leaves() == 0
         assert [row["status"] for row in rows()] == ["OFFLINE"]
-        assert _headrace(place.environment, "worker", "delete", "one").returncode == 0
+        assert _headrace(place.environment, "worker", "delete", "lister").returncode == 0
         assert rows() == []
 
 

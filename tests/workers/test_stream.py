@@ -158,6 +158,16 @@ async def test_a_drained_worker_says_goodbye_and_ends(server: WorkerServer, driv
     assert stream.ended == "goodbye"
 
 
+async def test_a_defect_ends_it_and_is_seen(server: WorkerServer, driven: Driven) -> None:
+    def begin(attempt: Attempt, assignment: pb.Assignment) -> None:
+        raise KeyError("a defect")
+
+    driven.executor.begin = begin  # type: ignore[method-assign]
+    (await server.connected()).assign(run_attempt())
+    with pytest.raises(KeyError, match="a defect"):
+        await asyncio.wait_for(driven.task, 20)
+
+
 async def test_a_refusal_ends_it(server: WorkerServer) -> None:
     server.refuse = lambda _: (grpc.StatusCode.UNAUTHENTICATED, "no")
     driven = Driven(server)

@@ -91,6 +91,7 @@ class SessionDriver:
 
         Raises:
             ServiceError: what ended it, unless it was drained.
+            Exception: a defect.
         """
         self._tick()
         try:
@@ -127,8 +128,11 @@ class SessionDriver:
 
     def _tick(self) -> None:
         self._timer = None
-        self.session.tick(self._loop.time())
-        self._act()
+        try:
+            self.session.tick(self._loop.time())
+            self._act()
+        except Exception as error:
+            self._fail(error)
 
     def _act(self) -> None:
         while actions := self.session.take():
@@ -171,7 +175,17 @@ class SessionDriver:
         task = asyncio.ensure_future(self._converse(number, stream))
         stream.task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """A defect ends the worker, and is seen: one that only seems to be there would be worse."""
+        if not self._finished.done():
+            self._finished.set_exception(error)
 
     def _close(self, number: int, abort: bool) -> None:
         stream = self._streams.get(number)
