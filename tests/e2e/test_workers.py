@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -249,6 +251,16 @@ def test_run_once_takes_what_is_there_and_leaves(place: Place) -> None:
     with place.worker("--run-once") as worker:
         assert worker.leaves() == 0
     assert {place.state(run_id).type for run_id in runs} == {StateType.STATE_TYPE_COMPLETED}
+
+
+def test_health_is_served_when_that_is_wanted(place: Place) -> None:
+    with place.worker("--with-healthcheck", "--health-address", "127.0.0.1:0") as worker:
+        worker.says("Health is served on port")
+        worker.says("Connected")
+        port = re.search(r"served on port (\d+)", worker.log)
+        assert port is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/ready", timeout=10) as answer:
+            assert json.load(answer) == {"message": "OK"}
 
 
 def _headrace(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
