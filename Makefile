@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.tools/node/bin:$(PATH)
 
 BIN := .venv/bin
 UV := $(BIN)/uv
-TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/oldest/.made .tools/newest/.made \
+TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/azurite.made .tools/oldest/.made .tools/newest/.made \
 	.tools/polyglot.made
 
 include tools/versions.mk
@@ -39,6 +39,10 @@ tools: $(TOOLS)
 
 .tools/buf.made: tools/versions.mk tools/buf.sh | .venv/.made
 	@sh tools/buf.sh "$(BUF)" && touch $@ || true
+
+# After buf, which may have to fetch npm.
+.tools/azurite.made: tools/versions.mk tools/azurite.sh | .venv/.made .tools/buf.made
+	@sh tools/azurite.sh "$(AZURITE)" && touch $@ || true
 
 .tools/grpcurl.made: tools/versions.mk tools/grpcurl.sh | .venv/.made
 	@sh tools/grpcurl.sh "$(GRPCURL)" && touch $@ || true

@@ -1,4 +1,4 @@
-"""Results in an object store, over a real S3 API."""
+"""Results in object stores, over the real APIs of S3 and of Azure's blob storage."""
 
 from __future__ import annotations
 
@@ -17,15 +17,33 @@ from headrace.execution.encoding import state_from_proto
 from headrace.filesystems import RemoteFileSystem, filesystem_of
 from headrace.results import ResultStore
 from tests.support.kinds import KINDS, call, of_kind
-from tests.support.object_store import s3_server
+from tests.support.object_store import azure_server, s3_server
 from tests.support.recorders import MemoryRecorder
 
-PLACE = "s3://results/team-a"
+SCHEMES = ["s3", "az"]
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Which of them."""
+    scheme: str = request.param
+    return scheme
+
+
+@pytest.fixture
+def place(scheme: str) -> str:
+    """Where results go."""
+    return f"{scheme}://results/team-a"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    with s3_server("results") as environment:
+def server(scheme: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    making = (
+        s3_server("results")
+        if scheme == "s3"
+        else azure_server("results", tmp_path_factory.mktemp("azurite"))
+    )
+    with making as environment:
         yield environment
 
 
@@ -37,7 +55,7 @@ def environment(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_results_are_kept_and_found_again(kind: str, recorder: MemoryRecorder) -> None:
+def test_results_are_kept_and_found_again(kind: str, place: str, recorder: MemoryRecorder) -> None:
     runs: list[int] = []
 
     def body(n: int) -> bytes:
@@ -50,20 +68,20 @@ def test_results_are_kept_and_found_again(kind: str, recorder: MemoryRecorder) -
     kept = task(
         of_kind(kind, step),
         name="step",
-        result_storage=PLACE,
+        result_storage=place,
         result_storage_key=kind[:3] + "/{parameters[n]}",
     )
     for n in (1, 2, 1):
         assert len(call(kept, n)) == 1_000_000
     assert runs == [1, 2]
     fresh, _, hit = [run.states[-1] for run in recorder.all("step")]
-    assert hit.data.blob.uri == fresh.data.blob.uri == f"{PLACE}/{kind[:3]}/1"
+    assert hit.data.blob.uri == fresh.data.blob.uri == f"{place}/{kind[:3]}/1"
     assert hit.name == "Cached"
     assert state_from_proto(hit).result(_sync=True) == bytes(1_000_000)
 
 
-def test_another_process_reads_it(recorder: MemoryRecorder) -> None:
-    flow(lambda: "x" * 100_000, name="it", result_storage=PLACE)()
+def test_another_process_reads_it(place: str, recorder: MemoryRecorder) -> None:
+    flow(lambda: "x" * 100_000, name="it", result_storage=place)()
     script = (
         "import sys; from headrace.v1.state_pb2 import State\n"
         "from headrace.execution.encoding import state_from_proto\n"
@@ -77,14 +95,14 @@ def test_another_process_reads_it(recorder: MemoryRecorder) -> None:
 
 
 def test_what_is_gone_is_missing_after_a_few_questions(
-    recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch
+    place: str, recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headrace.results import payloads
 
-    flow(lambda: "x" * 100_000, name="it", result_storage=PLACE)()
+    flow(lambda: "x" * 100_000, name="it", result_storage=place)()
     state = recorder.the("it").states[-1]
-    filesystem = filesystem_of(PLACE)
-    key = state.data.blob.uri.removeprefix(f"{PLACE}/")
+    filesystem = filesystem_of(place)
+    key = state.data.blob.uri.removeprefix(f"{place}/")
     content = filesystem.read(key)
     filesystem.delete(key)
     filesystem.delete(key)
@@ -102,30 +120,34 @@ def test_what_is_gone_is_missing_after_a_few_questions(
     assert state_from_proto(state).result(_sync=True) == "x" * 100_000
 
 
-def test_writers_at_the_same_time_leave_one_whole_object() -> None:
-    store = ResultStore(result_storage=PLACE, cache_result_in_memory=False)
+def test_writers_at_the_same_time_leave_one_whole_object(place: str) -> None:
+    store = ResultStore(result_storage=place, cache_result_in_memory=False)
     values = [bytes([n]) * 100_000 for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda value: store.write(value, key="contended"), values))
     assert store.read("contended").result in values
 
 
-def test_a_store_that_refuses_is_no_failure(recorder: MemoryRecorder, caplog: Any) -> None:
-    assert task(lambda: 5, name="it", result_storage="s3://no-such-bucket/x")() == 5
-    assert "is not kept in storage: Cannot write s3://no-such-bucket/x/" in caplog.text
+def test_a_store_that_refuses_is_no_failure(scheme: str, recorder: MemoryRecorder, caplog: Any) -> None:
+    elsewhere = f"{scheme}://no-such-bucket/x"
+    assert task(lambda: 5, name="it", result_storage=elsewhere)() == 5
+    assert f"is not kept in storage: Cannot write {elsewhere}/" in caplog.text
     assert recorder.the("it").result == 5
     with pytest.raises(OSError, match="Cannot read"):
-        RemoteFileSystem("s3://no-such-bucket/x", {"endpoint": "http://127.0.0.1:1"}).read("k")
+        RemoteFileSystem(elsewhere, {"endpoint": "http://127.0.0.1:1"}).read("k")
 
 
-def test_settings_of_the_store(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL")
-    filesystem = RemoteFileSystem(PLACE, {"endpoint": server["AWS_ENDPOINT_URL"]})
+def test_settings_of_the_store(
+    scheme: str, place: str, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "AWS_ENDPOINT_URL" if scheme == "s3" else "AZURE_STORAGE_ENDPOINT"
+    monkeypatch.delenv(variable)
+    filesystem = RemoteFileSystem(place, {"endpoint": server[variable]})
     filesystem.write("with/settings", b"x")
     assert filesystem.read("with/settings") == b"x" and filesystem.exists("with/settings")
 
 
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingExtraError, match=r"headrace\[storage\]"):
-        RemoteFileSystem(PLACE).read("k")
+        RemoteFileSystem(place).read("k")
