@@ -20,7 +20,7 @@ from headrace.client import get_client
 from headrace.client.sync_client import SyncHeadraceClient
 from headrace.core.ids import new_id
 from headrace.settings import temporary_settings
-from headrace.v1.run_pb2 import Run, RunKind
+from headrace.v1.run_pb2 import LostAttemptPolicy, Run, RunKind
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import State, StateType
 from headrace.v1.worker_pb2 import WorkerStatus
@@ -84,13 +84,15 @@ class Place:
     def worker(self, *words: str) -> WorkerProcess:
         return WorkerProcess(self.environment, self.folder, ("worker", "start", "--pool", self.pool, *words))
 
-    def queue(self, flow: str, name: str = "a run") -> str:
-        """Queue a run; its id."""
+    def queue(self, flow: str, name: str = "a run", *, again: bool = False) -> str:
+        """Queue a run; its id. `again`: it may be run again when its process is lost."""
         run = Run(id=new_id(), kind=RunKind.RUN_KIND_FLOW, name=name, flow_name=flow, work_pool=self.pool)
         run.state.CopyFrom(State(id=new_id(), type=StateType.STATE_TYPE_SCHEDULED, name="Scheduled"))
         run.state.event_time.GetCurrentTime()
         run.parameters.encoding = "json"
         run.parameters.inline = json.dumps({"folder": str(self.folder)}).encode()
+        if again:
+            run.retry_policy.on_lost = LostAttemptPolicy.LOST_ATTEMPT_POLICY_RESCHEDULE
         code = {"HEADRACE__ENTRYPOINT": f"{self.folder}/flows.py:{flow}"}
         run.job_variables.update({"env": code})
         self.client.create_run(CreateRunRequest(run=run))
@@ -157,6 +159,33 @@ def test_a_killed_run_process_is_noticed_within_two_seconds(place: Place) -> Non
         assert time.monotonic() - killed < 2
     assert state.type == StateType.STATE_TYPE_CRASHED
     assert "SIGKILL" in state.message
+
+
+def test_a_run_that_may_be_run_again_is_when_its_process_is_killed(place: Place) -> None:
+    with place.worker():
+        run_id = place.queue("wait", again=True)
+        os.kill(place.began(), signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: len(place.journal("began")) == 2, 30, "the second attempt")
+        assert time.monotonic() - killed < 5
+        place.go()
+        assert place.ended(run_id).type == StateType.STATE_TYPE_COMPLETED
+    run = place.client.get_run(run_id)
+    assert run.attempt == 2
+
+
+def test_a_worker_that_leaves_in_a_hurry_gives_such_a_run_to_another(place: Place) -> None:
+    with place.worker("--grace-seconds", "0.2") as leaving:
+        run_id = place.queue("wait", again=True)
+        first = place.began()
+        with place.worker() as staying:
+            staying.says("Connected")
+            leaving.send(signal.SIGTERM)
+            assert leaving.leaves() == 0
+            until(lambda: len(place.journal("began")) == 2, 30, "the second attempt")
+            assert not is_running(first)
+            place.go()
+            assert place.ended(run_id).type == StateType.STATE_TYPE_COMPLETED
 
 
 def test_the_runs_of_a_killed_worker_die_with_it_and_crash(place: Place) -> None:
