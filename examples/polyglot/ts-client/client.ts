@@ -3,8 +3,8 @@
 //   npm start -- --server 127.0.0.1:4200 word-counts/go --parameters '{"text": "to be or not to be"}'
 
 import { parseArgs } from "node:util";
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { DeploymentService } from "./gen/headrace/v1/deployment_service_pb.js";
 import { type Run, RunView } from "./gen/headrace/v1/run_pb.js";
 import { RunService } from "./gen/headrace/v1/run_service_pb.js";
@@ -22,10 +22,19 @@ async function main(): Promise<number> {
     console.error("usage: npm start -- [--server HOST:PORT] FLOW/DEPLOYMENT [--parameters JSON]");
     return 2;
   }
-  const transport = createGrpcTransport({ baseUrl: `http://${values.server}` });
+  const baseUrl = `http://${values.server}`;
+  const session = new Http2SessionManager(baseUrl);
+  try {
+    return await runAndFollow(createGrpcTransport({ baseUrl, sessionManager: session }), name, values.parameters);
+  } finally {
+    session.abort(); // an open connection would keep the process alive
+  }
+}
+
+async function runAndFollow(transport: Transport, name: string, parameters: string): Promise<number> {
   const created = await createClient(DeploymentService, transport).createDeploymentRun({
     deployment: { key: { case: "name", value: name } },
-    parameters: values.parameters,
+    parameters,
   });
   const id = created.run!.id;
   console.error(`created ${created.run!.name} (${id})`);
