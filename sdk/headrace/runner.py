@@ -24,6 +24,7 @@ from headrace.core.errors import ConfigurationError, ServiceError
 from headrace.schedules import Schedule
 from headrace.settings import get_current_settings
 from headrace.v1.deployment_pb2 import CollisionStrategy, Deployment
+from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_RESCHEDULE
 from headrace.v1.worker_pb2 import WorkerStatus
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class RunnerDeployment:
         work_pool_name: whose workers run it; empty: whoever serves it.
         work_queue_name: of the pool; empty: the default one.
         job_variables: over the pool's template.
+        is_durable: completed steps are not run again, so that a run that was lost is better taken up.
     """
 
     name: str
@@ -92,6 +94,7 @@ class RunnerDeployment:
     work_pool_name: str = ""
     work_queue_name: str = ""
     job_variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    is_durable: bool = False
 
     @classmethod
     def from_flow(
@@ -139,6 +142,7 @@ class RunnerDeployment:
             work_pool_name=work_pool_name or "",
             work_queue_name=work_queue_name or "",
             job_variables=dict(job_variables or {}),
+            is_durable=bool(flow.durable),
         )
 
     def to_message(self) -> Deployment:
@@ -161,6 +165,8 @@ class RunnerDeployment:
             work_pool=self.work_pool_name,
             work_queue=self.work_queue_name,
         )
+        if self.is_durable:
+            message.on_lost = LOST_ATTEMPT_POLICY_RESCHEDULE
         if self.job_variables:
             message.job_variables.update(dict(self.job_variables))
         if self.concurrency_limit is not None:

@@ -185,3 +185,32 @@ def test_mistakes(cli: Cli, project: Path, words: list[str], code: int, message:
     assert done.code == code, done
     assert message in done.err + done.out
     assert "Traceback" not in done.err
+
+
+def test_messages_of_the_api_are_applied(cli: Cli, project: Path) -> None:
+    Path("api.yaml").write_text(
+        "- {flow_name: a, name: b, work_pool: main, entrypoint: 'rust:x', parameters: {n: 1}}\n"
+        "- {flow_name: a, name: c, work_pool: absent}\n"
+    )
+    done = cli("deployment", "apply", "api.yaml")
+    assert done.code == 1 and "a/b: created" in done.out and "a/c: failed" in done.out
+    assert json.loads(kept("a/b").parameters) == {"n": 1}
+    Path("api.yaml").write_text("{flow_name: a, name: b, tags: [x]}")
+    assert "changed, now version 2" in cli("deployment", "apply", "api.yaml").out
+    assert kept("a/b").entrypoint == "rust:x" and list(kept("a/b").tags) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "holds no deployment"),
+        ("{flow_name: a}", "needs flow_name and name"),
+        ("{flow_name: a, name: b, pool: x}", 'no field named "pool"'),
+        ("{a: [", "is no YAML"),
+    ],
+    ids=["number", "name", "field", "yaml"],
+)
+def test_mistakes_in_messages(cli: Cli, project: Path, text: str, message: str) -> None:
+    Path("api.yaml").write_text(text)
+    done = cli("deployment", "apply", "api.yaml")
+    assert done.code == 2 and message in done.err, done

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,7 @@ from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest, Deplo
 from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter
 from headrace.v1.work_pool_pb2 import WorkPool
-from tests.support.servers import ServerProcess
+from tests.support.servers import ServerProcess, run_headrace
 from tests.support.tools import ROOT
 
 WORKER = ROOT / ".tools" / "bin" / "headrace-go-worker"
@@ -55,7 +54,9 @@ class GoWorker:
     def wait_for(self, word: str, times: int = 1) -> None:
         """Wait until it has said a word so many times."""
         with self._news:
-            assert self._news.wait_for(lambda: sum(word in line for line in self.said) >= times, 30), self.said
+            assert self._news.wait_for(lambda: sum(word in line for line in self.said) >= times, 30), (
+                self.said
+            )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal and wait for its end; its exit code."""
@@ -70,10 +71,9 @@ class GoWorker:
 def client(server: ServerProcess) -> Iterator[SyncHeadraceClient]:
     with temporary_settings({"api_url": server.address}), get_client(sync_client=True) as client:
         client.create_work_pool(WorkPool(name="go", type="go"))
-        for flow, entrypoint in (("word-counts", "go:count_words"), ("count-downs", "go:count_down")):
-            client.apply_deployment(
-                Deployment(flow_name=flow, name="go", work_pool="go", entrypoint=entrypoint)
-            )
+        file = ROOT / "examples" / "polyglot" / "deployments.yaml"
+        done = run_headrace("deployment", "apply", str(file), environment=server.environment)
+        assert done.stdout.split("\n")[:2] == ["word-counts/go: created", "count-downs/go: created"], done
         yield client
 
 
@@ -131,7 +131,7 @@ def test_a_client_in_typescript_follows_a_run_of_the_worker_in_go(
 
 
 def test_a_failure_is_told_with_its_words(client: SyncHeadraceClient, worker: GoWorker) -> None:
-    run = until(client, ask(client, "word-counts/go"), *FINAL)
+    run = until(client, ask(client, "word-counts/go", text=""), *FINAL)
     assert run.state.name == "Failed" and run.state.message == "there is no text to count the words of"
 
 

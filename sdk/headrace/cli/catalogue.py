@@ -148,6 +148,7 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         ls="List deployments by flow and name.",
         inspect="Show everything about one deployment.",
         run="Ask for a run of a deployment.",
+        apply="Make deployments what a file says: messages of the API.",
         versions="List the versions of a deployment, newest first.",
         rollback="Make a deployment what it was in an older version.",
         pause="Let the schedules of deployments make no runs.",

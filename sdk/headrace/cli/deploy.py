@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from headrace.cli.as_json import to_json
-from headrace.cli.failures import CliError, ExitCode, explain
+from headrace.cli.deployed import show
+from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Output
-from headrace.cli.output import emit_json, say
+from headrace.cli.output import say
 from headrace.cli.parameters import read_parameters
 from headrace.cli.prompts import can_ask, choose
 from headrace.cli.scripts import load_flow
 from headrace.client import get_client
-from headrace.deployments.deploying import Deployed, Failed, Plan, deploy_entries, select
+from headrace.deployments.deploying import Failed, Plan, deploy_entries, select
 from headrace.deployments.project import (
     DeploymentEntry,
     Project,
@@ -28,7 +28,6 @@ from headrace.deployments.project import (
     merge,
 )
 from headrace.settings import get_current_settings
-from headrace.v1.deployment_pb2 import FieldChange
 
 __all__ = ["deploy"]
 
@@ -123,7 +122,7 @@ async def deploy(
     )
     async with get_client() as client:
         done = await deploy_entries(client, entries, plan)
-    _show(done, dry_run, output)
+    show(done, dry_run, output)
     for message in missed:
         say(message)
     return ExitCode.FAILED if missed or any(isinstance(one, Failed) for one in done) else ExitCode.OK
@@ -204,45 +203,3 @@ def _variables(given: Repeated) -> dict[str, Any] | None:
 
 def _set(**values: Any) -> dict[str, Any] | None:
     return {key: value for key, value in values.items() if value is not None} or None
-
-
-def _show(done: Sequence[Deployed | Failed], dry_run: bool, output: str) -> None:
-    if output == "table":
-        for one in done:
-            print(_line(one, dry_run))
-            if isinstance(one, Deployed) and not one.response.created:
-                for change in one.response.changes:
-                    print(f"    {_change(change)}")
-        return
-    documents = [_document(one) for one in done]
-    if output == "json":
-        emit_json(documents)
-    else:
-        for document in documents:
-            emit_json(document, indent=None)
-
-
-def _line(one: Deployed | Failed, dry_run: bool) -> str:
-    if isinstance(one, Failed):
-        known = explain(one.error)
-        return f"{one.name}: failed: {known[0] if known else one.error}"
-    if one.response.created:
-        return f"{one.name}: {'would be created' if dry_run else 'created'}"
-    if not one.response.changes:
-        return f"{one.name}: unchanged, version {one.response.deployment.version_number}"
-    version = one.response.deployment.version_number
-    return f"{one.name}: {'would change' if dry_run else f'changed, now version {version}'}"
-
-
-def _change(change: FieldChange) -> str:
-    return f"{change.path}: {_short(change.old_value)} -> {_short(change.new_value)}"
-
-
-def _short(value: str) -> str:
-    return "(not set)" if not value else value if len(value) <= 60 else f"{value[:57]}..."
-
-
-def _document(one: Deployed | Failed) -> dict[str, Any]:
-    if isinstance(one, Failed):
-        return {"name": one.name, "error": str(one.error)}
-    return {"name": one.name, **cast("dict[str, Any]", to_json(one.response))}

@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from google.protobuf.json_format import ParseDict
 
 from headrace.cli import text
+from headrace.cli.applying import apply
 from headrace.cli.as_json import enum_word, to_json
 from headrace.cli.candidates import deployment_names, work_pool_names
 from headrace.cli.deleting import Doomed, delete_each
@@ -32,7 +33,7 @@ from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest, Deplo
 if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
 
-__all__ = ["delete", "inspect", "ls", "pause", "resume", "rollback", "run", "versions"]
+__all__ = ["apply", "delete", "inspect", "ls", "pause", "resume", "rollback", "run", "versions"]
 
 DeploymentArgument = Annotated[
     str,

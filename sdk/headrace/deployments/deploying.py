@@ -151,6 +151,7 @@ def _facts(flow: Flow[..., Any], entry: DeploymentEntry, plan: Plan) -> FlowFact
         parameter_schema=flow.parameters,
         description=flow.description or "",
         version=versions.infer_version(entry.version_type, plan.folder, plan.variables, content),
+        is_durable=bool(flow.durable),
     )
 
 

@@ -54,6 +54,7 @@ class FlowFacts:
         parameter_schema: JSON schema of its parameters.
         description: its docstring.
         version: of the code.
+        is_durable: completed steps are not run again, so that a run that was lost is better taken up.
     """
 
     name: str
@@ -61,6 +62,7 @@ class FlowFacts:
     parameter_schema: dict[str, Any]
     description: str
     version: CodeVersion
+    is_durable: bool = False
 
 
 def deployment_message(
@@ -92,6 +94,9 @@ def deployment_message(
         said.pull_steps.SetInParent()
         for step in pull_steps:
             said.pull_steps.steps.append(ParseDict(step, Struct()))
+    if flow.is_durable and entry.on_lost is None:
+        said.on_lost = run_pb2.LOST_ATTEMPT_POLICY_RESCHEDULE
+        paths.append("on_lost")
     return said, paths + _set_options(entry, said)
 
 
