@@ -18,7 +18,7 @@ from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest
 from headrace.v1.run_pb2 import RunFilter
 from headrace.v1.state_pb2 import StateType
 from tests.support.servers import ServerProcess
-from tests.support.worker_processes import until
+from tests.support.worker_processes import WorkerProcess, until
 
 SCRIPT = """
 import sys
@@ -110,6 +110,28 @@ def test_a_served_flow_is_registered_run_and_paused_at_the_end(
             assert serving.leaves() == 0
         assert client.get_deployment("hello/mine").paused
     assert "hello interval" in (tmp_path / "log").read_text()
+
+
+def test_the_command_serves_a_flow_of_any_file(
+    server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path
+) -> None:
+    environment = {**server.environment, "HEADRACE_API_URL": server.address}
+    (tmp_path / "script.py").write_text(SCRIPT)
+    words = ("flow", "serve", "script.py:other", "-n", "by-command", "--cron", "0 9 * * *", "-t", "x")
+    with WorkerProcess(environment, tmp_path, words) as serving:
+        serving.says("Connected")
+        deployment = client.get_deployment("other/by-command")
+        assert [schedule.cron.cron for schedule in deployment.schedules] == ["0 9 * * *"]
+        assert list(deployment.tags) == ["x"]
+        request = CreateDeploymentRunRequest(deployment=deployment_key(deployment.id))
+        run = client.create_deployment_run(request).run
+        until(lambda: client.get_run(run.id).state.type == StateType.STATE_TYPE_COMPLETED, 60)
+        serving.send(signal.SIGTERM)
+        assert serving.leaves() == 0
+    wrong = WorkerProcess(environment, tmp_path, ("flow", "serve", "script.py:other", "--timezone", "UTC"))
+    with wrong:
+        assert wrong.leaves() == 2
+        assert "Give --cron" in wrong.log
 
 
 def test_two_processes_serve_it_and_the_first_to_leave_does_not_pause_it(

@@ -125,6 +125,7 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         "Flows: what has been run at least once.",
         ls="List flows by name.",
         inspect="Show a flow and how its runs ended.",
+        serve="Serve a flow as a deployment, until told to stop.",
         delete="Delete flows with all their runs.",
     ),
     _noun(

@@ -16,6 +16,7 @@ from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.options import Limit, Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_list, first, page_size
 from headrace.cli.run_views import state_of, state_word
+from headrace.cli.serving import serve
 from headrace.client import get_client
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import is_id
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.v1.flow_pb2 import Flow
     from headrace.v1.flow_service_pb2 import GetFlowResponse
 
-__all__ = ["delete", "inspect", "ls"]
+__all__ = ["delete", "inspect", "ls", "serve"]
 
 
 async def ls(
