@@ -199,6 +199,39 @@ def test_when_the_body_ends_what_no_worker_has_begun_is_cancelled(
             assert "the flow ended before it started" in future.state.message
 
 
+def test_a_cancelled_flow_run_interrupts_what_runs_on_the_cluster(
+    runner: MakeRunner, recorder: MemoryRecorder, tmp_path: pathlib.Path
+) -> None:
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+
+    @task
+    def hang(begun: str, cleaned: str) -> None:
+        try:
+            pathlib.Path(begun).touch()
+            while True:
+                time.sleep(0.01)
+        finally:
+            pathlib.Path(cleaned).touch()
+
+    kept: list[Any] = []
+
+    @flow(task_runner=runner(max_workers=1))
+    def run() -> None:
+        context = FlowRunContext.get()
+        assert context is not None
+        kept.extend(hang.submit(str(begun), str(cleaned)) for _ in range(3))
+        pause = threading.Event()
+        while not begun.exists():
+            assert not pause.wait(0.01)
+        context.cancel("enough")
+        wait(kept, timeout=60)
+
+    assert run(return_state=True).is_cancelled()
+    assert cleaned.exists()
+    assert [future.state.name for future in kept] == ["Cancelled"] * 3
+    assert recorder.all("hang")[0].names == ["Pending", "Running", "Cancelled"]
+
+
 def test_thousands_of_mapped_tasks_take_few_threads(runner: MakeRunner, recorder: MemoryRecorder) -> None:
     @task
     def same(x: int) -> int:

@@ -26,6 +26,7 @@ from headrace.task_runners import (
     TaskRunner,
     ThreadPoolTaskRunner,
 )
+from headrace.v1.record_service_pb2 import RecordEntry
 from tests.support.clusters import DASK, RAY
 from tests.support.recorders import MemoryRecorder
 
@@ -653,6 +654,46 @@ def test_quoted_arguments_and_large_ones(runner: MakeRunner) -> None:
         return size.submit(bytes(3_000_000), quote({"x": [1]})).result(timeout=60)
 
     assert run() == (3_000_000, {"x": [1]})
+
+
+def test_a_recorder_that_has_no_room_holds_up_the_body(
+    runner: MakeRunner, recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    is_full, has_room = threading.Event(), threading.Event()
+    post = recorder.post
+
+    def wait_for_room(*entries: RecordEntry) -> int:
+        if any(entry.WhichOneof("kind") == "log" and entry.log.message == "line" for entry in entries):
+            is_full.set()
+            assert has_room.wait(60)
+        return post(*entries)
+
+    monkeypatch.setattr(recorder, "post", wait_for_room)
+
+    @task
+    def talk(folder: str) -> None:
+        for i in range(20):
+            get_run_logger().info("line")
+            pathlib.Path(folder, str(i)).touch()
+
+    folder = tmp_path / "said"
+    folder.mkdir()
+
+    @flow(task_runner=runner(max_workers=1))
+    def run() -> None:
+        future = talk.submit(str(folder))
+        assert is_full.wait(60)
+        future.wait(timeout=0.3)
+        assert not future.done()
+        assert list(folder.iterdir()) == [], "nothing is queued between the body and the recorder"
+        has_room.set()
+        future.result(timeout=60)
+
+    run()
+    assert len(list(folder.iterdir())) == 20
+    (talked,) = recorder.all("talk")
+    lines = [entry for entry in recorder.entries if entry.log.run_id == talked.run.id]
+    assert [entry.log.message for entry in lines].count("line") == 20
 
 
 def test_many_tasks(runner: MakeRunner, recorder: MemoryRecorder) -> None:
