@@ -119,7 +119,7 @@ class WorkerHub:
         self._asked_to_drain: set[str] = set()
         self.dispatcher = Dispatcher(database, self._over, clock)
         self.news = WorkerNews(database.writer, self._settled)
-        self.leases = SessionLeases(database, self._over, clock)
+        self.leases = SessionLeases(database, self._over, terms.heartbeat_seconds, clock)
         lease = terms.lease_seconds
         self.reaper = SessionReaper(database, lease, terms.heartbeat_seconds, clock)
         self.deaths = WorkerDeaths(database.writer, self._links, clock)

@@ -1,4 +1,4 @@
-"""Leases of workers' sessions: renewed in bulk once a second, and ended when they are over.
+"""Leases of workers' sessions: renewed in bulk about once a second, and ended when they are over.
 
 With the same amnesty as the leases of recorders: a server that could not reach its database, or was not
 there, has heard nobody, so silence proves nothing.
@@ -46,12 +46,17 @@ class SessionLeases:
     """
 
     def __init__(
-        self, database: Database, over: Callable[[Sequence[tuple[str, int, str]]], None], clock: Clock
+        self,
+        database: Database,
+        over: Callable[[Sequence[tuple[str, int, str]]], None],
+        heartbeat_seconds: float,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._over = over
         self._waiting: dict[str, Session] = {}
-        self.loop = Loop("renewal of workers' leases", _FLUSH_SECONDS, self.flush, clock)
+        interval = min(_FLUSH_SECONDS, heartbeat_seconds / 5)
+        self.loop = Loop("renewal of workers' leases", interval, self.flush, clock)
 
     def heard(self, session: Session) -> None:
         """A heartbeat has come."""

@@ -232,6 +232,7 @@ def _apply(
     candidate = choice.candidate
     row, run = waiting[candidate.run_id].queued, runs[candidate.run_id]
     if run.books.type is not SCHEDULED:
+        work.queueing.forget(run.id)
         return None
     if candidate.deployment_id and candidate.deployment_id not in loaded.deployments:
         _cancel(work, run, "The deployment of the run was deleted.")

@@ -130,8 +130,8 @@ class Queueing:
             self._end(run)
             return
         self._queued.pop(run.id, None)
-        if before.type is SCHEDULED:
-            self._left.add(run.id)
+        if before.type is SCHEDULED and run.retry_type is not RetryType.IN_PROCESS:
+            self._left.add(run.id)  # what its own process was going to run again was not in the queue
         if books.type in FINAL_TYPES or (books.type is PAUSED and run.recorder_id is None):
             self._end(run)
 
@@ -139,6 +139,10 @@ class Queueing:
         """The run, whose place in the queue was the row, waits in another line from now on."""
         run.requeue = Requeue(row.due_time, row.lost_count, row.refusals, row.excluded)
         self._queued[run.id] = run
+
+    def forget(self, run_id: str) -> None:
+        """The run is in the queue and does not wait."""
+        self._left.add(run_id)
 
     def has_left(self, run_id: str) -> bool:
         """Whether the run was taken out of the queue in this transaction."""
