@@ -101,6 +101,10 @@ docs: .venv/.made ## Write docs/settings.md anew from the code
 parity: .venv/.made ## Ask Prefect anew what it does with the programs of tests/parity
 	@$(BIN)/python -m tools.parity
 
+SEEDS ?= 20
+simulate: .venv/.made ## Live through seeded histories of faults in virtual time (SEEDS=100, ARGS="--first 7")
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
 bench: .venv/.made ## Measure, and print one table
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -111,4 +115,4 @@ clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs parity bench rpc clean
+.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs parity bench simulate rpc clean

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -303,7 +303,7 @@ def _read_template(path: Path, into: Struct) -> None:
         parsed: Any = json.loads(document)
         if not isinstance(parsed, dict):
             raise ValueError("it is no JSON object")
-        ParseDict(parsed, into)
+        ParseDict(cast("dict[str, Any]", parsed), into)
     except (OSError, ValueError, ParseError) as error:
         raise CliError(
             f"The base job template {path} cannot be read: {error}.", code=ExitCode.USAGE
