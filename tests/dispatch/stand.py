@@ -85,7 +85,8 @@ class Stand:
             run = await self.get(run_id)
             return run if run.state.type == type else None
 
-        return await eventually(ask)
+        found: Run = await eventually(ask)
+        return found
 
     async def names(self, run_id: str) -> list[str]:
         """The names of the states that the run has been in."""
