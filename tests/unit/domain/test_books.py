@@ -134,8 +134,10 @@ def test_tries_are_read_off_the_history(states: list[str], tries: list[AttemptSp
 @pytest.mark.parametrize("type", list(StateType))
 def test_only_what_has_ended_cannot_be_recorded_over(type: StateType) -> None:
     new = (StateType.RUNNING, "Running")
-    assert (refuse_recorded(type, False, *new) is None) is (not type.is_final)
-    assert refuse_recorded(type, True, *new) is None
+    is_cancelled = type is StateType.CANCELLING  # it goes on to an end, and to nothing else
+    assert (refuse_recorded(type, False, *new) is None) is not (type.is_final or is_cancelled)
+    assert (refuse_recorded(type, True, *new) is None) is not is_cancelled
+    assert refuse_recorded(StateType.CANCELLING, False, StateType.COMPLETED, "Completed") is None
     assert refuse_recorded(None, False, *new) is None
 
 
