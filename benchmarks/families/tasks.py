@@ -1,4 +1,4 @@
-"""Tasks in one flow: one after the other, concurrently, mapped over threads; cached, with kept results."""
+"""Tasks in one flow: one after the other, at once, mapped over threads and processes; cached, kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmarks.products.product import Databases, Product, Server
 __all__ = ["FAMILIES"]
 
 _WARM_UP = 50
-_SHARES = {"kept_1mb": 0.05}
+_SHARES = {"kept_1mb": 0.05, "mapped_dask": 0.5, "mapped_ray": 0.5}
 """Works that are done on a part of the amount of tasks only."""
 
 
-def _family(work: str) -> Family:
+def _family(work: str, *, is_elsewhere: bool = False) -> Family:
     def measure(product: Product, databases: Databases, repeats: int) -> Values:
         with (
             scratch_folder() as home,
@@ -25,7 +25,8 @@ def _family(work: str) -> Family:
             _once(product, server, program, work, _WARM_UP)
             return _repeat(product, server, program, work, repeats)
 
-    return Family(f"tasks.{work}", measure)
+    # The database hardly matters where most of the time goes to other processes.
+    return Family(f"tasks.{work}", measure, per_database=not is_elsewhere, own_only=is_elsewhere)
 
 
 def _repeat(product: Product, server: Server, program: Program, work: str, repeats: int) -> Values:
@@ -53,6 +54,7 @@ def _once(product: Product, server: Server, program: Program, work: str, count: 
     }
 
 
-FAMILIES = tuple(
-    _family(work) for work in ("sequential", "gathered", "mapped", "cache_hits", "kept_1kb", "kept_1mb")
+FAMILIES = (
+    *(_family(work) for work in ("sequential", "gathered", "mapped", "cache_hits", "kept_1kb", "kept_1mb")),
+    *(_family(work, is_elsewhere=True) for work in ("mapped_processes", "mapped_dask", "mapped_ray")),
 )

@@ -7,8 +7,10 @@ standard library and the package, whose decorators all products name alike.
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +18,10 @@ from typing import Any
 
 sdk = importlib.import_module(sys.argv[1])
 policies = importlib.import_module(f"{sys.argv[1]}.cache_policies")
+runners = importlib.import_module(f"{sys.argv[1]}.task_runners")
 runtime = importlib.import_module(f"{sys.argv[1]}.runtime")
+
+_WORKERS = 2
 
 
 @sdk.task
@@ -46,6 +51,34 @@ async def gathered(count: int) -> str:
 def mapped(count: int) -> str:
     step.map(range(count)).result()
     return str(runtime.flow_run.id)
+
+
+@functools.cache
+def processes() -> Any:
+    return runners.ProcessPoolTaskRunner(max_workers=_WORKERS)
+
+
+@functools.cache
+def dask() -> Any:
+    # One cluster for all flow runs: what is measured is the work, not its start.
+    distributed = importlib.import_module("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=_WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    )
+    return runners.DaskTaskRunner(cluster)
+
+
+@functools.cache
+def ray() -> Any:
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    importlib.import_module("ray").init(
+        num_cpus=_WORKERS, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20
+    )
+    return runners.RayTaskRunner()
+
+
+def mapped_on(runner: Callable[[], Any]) -> Callable[..., str]:
+    return lambda count: str(mapped.with_options(task_runner=runner())(count))
 
 
 @sdk.task(cache_policy=policies.INPUTS)
@@ -123,6 +156,9 @@ WORK: dict[str, Callable[..., str]] = {
     "sequential": sequential,
     "gathered": gathered_from_outside,
     "mapped": mapped,
+    "mapped_processes": mapped_on(processes),
+    "mapped_dask": mapped_on(dask),
+    "mapped_ray": mapped_on(ray),
     "cache_hits": cache_hits,
     "kept_1kb": kept_1kb,
     "kept_1mb": kept_1mb,
@@ -141,4 +177,5 @@ def main() -> None:
         print(json.dumps({"subject": subject, "seconds": time.perf_counter() - start}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
