@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -22,12 +23,21 @@ from headrace.client import get_client
 from headrace.core.errors import HeadraceException, ServiceError, StaleAttempt
 from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
 from headrace.logging.handlers import show_lines_on
+from headrace.v1.run_pb2 import Run
+from headrace.v1.run_service_pb2 import UpdateRunRequest
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
-    from headrace.v1.run_pb2 import Run
 
-__all__ = ["CODE_VARIABLES", "FlowRunNotStarted", "execute", "execute_flow_run", "prepare_code"]
+__all__ = [
+    "CODE_VARIABLES",
+    "COMMIT_LABEL",
+    "FlowRunNotStarted",
+    "PreparedCode",
+    "execute",
+    "execute_flow_run",
+    "prepare_code",
+]
 
 CODE_VARIABLES: Final = {
     "entrypoint": "HEADRACE__ENTRYPOINT",
@@ -35,6 +45,8 @@ CODE_VARIABLES: Final = {
     "pull_steps": "HEADRACE__PULL_STEPS",
 }
 """Where the code of a run is, as whoever starts its process says."""
+COMMIT_LABEL: Final = "git.commit"
+"""Label of a run: the commit its pull steps have fetched."""
 _RUN_ID: Final = ("HEADRACE__FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 _CONSOLE: Final = "HEADRACE__CONSOLE"
 
@@ -119,7 +131,11 @@ def execute_flow_run(
     """
     from headrace.execution.attempts import run_flow_attempt
 
-    flow = _load(code)
+    flow, commit = _load(code)
+    if commit:
+        asyncio.run(_record_commit(run_id, commit))
+        if recorded is not None:
+            recorded.labels[COMMIT_LABEL] = commit
     loaded()
     try:
         state = run_flow_attempt(flow, run_id, attempt, fence, recorded=recorded)
@@ -136,38 +152,64 @@ def execute_flow_run(
     return 0 if state.is_completed() else 1
 
 
-def prepare_code(code: Mapping[str, str]) -> tuple[Path, str]:
+async def _record_commit(run_id: str, commit: str) -> None:
+    """Have the run say which commit it runs; when the server is away, the run matters more."""
+    try:
+        async with get_client() as client:
+            labels = {**(await client.get_run(run_id)).labels, COMMIT_LABEL: commit}
+            request = UpdateRunRequest(run=Run(id=run_id, labels=labels))
+            request.update_mask.paths.append("labels")
+            await client.update_run(request)
+    except ServiceError as error:
+        print(f"Commit {commit} could not be recorded: {error.message}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class PreparedCode:
+    """The code of a deployment on this machine.
+
+    Attributes:
+        folder: what the entrypoint is relative to.
+        entrypoint: where the flow is.
+        commit: that a pull step says it has fetched; empty: none does.
+    """
+
+    folder: Path
+    entrypoint: str
+    commit: str = ""
+
+
+def prepare_code(code: Mapping[str, str]) -> PreparedCode:
     """Have the code of a deployment on this machine.
 
     Args:
         code: `entrypoint`, `path` and `pull_steps`, as an assignment has them.
 
-    Returns:
-        The folder that the entrypoint is relative to, and the entrypoint.
-
     Raises:
         HeadraceException, OSError: a step failed, or the folder is not there.
     """
-    folder = Path.cwd()
+    folder, commit = Path.cwd(), ""
     steps = json.loads(code.get("pull_steps") or "[]")
     if steps:
         from headrace.deployments.steps.run import run_steps
 
         outputs: dict[str, Any] = asyncio.run(run_steps(steps, report=lambda name: print(f"Step {name}")))
         folder = folder / str(outputs.get("directory", "."))
+        commit = str(outputs.get("commit_sha") or "")
     path = code.get("path") or ""
     if path:
         folder = folder / Path(path).expanduser()
-    return folder, code.get("entrypoint") or ""
+    return PreparedCode(folder, code.get("entrypoint") or "", commit)
 
 
-def _load(code: Mapping[str, str]) -> Flow[..., Any]:
+def _load(code: Mapping[str, str]) -> tuple[Flow[..., Any], str]:
+    """The flow, and the commit that it is of, if that is known."""
     try:
-        folder, entrypoint = prepare_code(code)
-        if not entrypoint:
+        prepared = prepare_code(code)
+        if not prepared.entrypoint:
             raise FlowRunNotStarted("The deployment of the run has no entrypoint: there is nothing to run.")
-        os.chdir(folder)
-        return load_flow(entrypoint)
+        os.chdir(prepared.folder)
+        return load_flow(prepared.entrypoint), prepared.commit
     except ScriptError as error:
         raise FlowRunNotStarted(str(error), error.detail) from error
     except (HeadraceException, OSError) as error:
