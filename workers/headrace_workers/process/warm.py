@@ -24,6 +24,10 @@ START_SECONDS: Final = 60.0
 """How long the template may take to import what runs need."""
 
 
+STOP_SECONDS: Final = 5.0
+"""How long the template may take to end when it is not wanted any more."""
+
+
 class TemplateLost(HeadraceException):
     """The process that run processes are copies of has ended."""
 
@@ -118,7 +122,11 @@ class WarmProcesses:
             self._socket = None
         template, self._template = self._template, None
         if template is not None:
-            await asyncio.to_thread(template.wait)
+            try:
+                await asyncio.to_thread(template.wait, STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                template.kill()
+                template.wait()
         for process in list(self._alive.values()):
             self._forget(process, Ended(None))
         for process in self._ready:
