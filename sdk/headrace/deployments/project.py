@@ -183,7 +183,7 @@ class DeploymentEntry(_Entry):
             filled = DeploymentEntry.model_validate(templates.resolve(said, *lookups))
         except (ValidationError, templates.TemplateError) as error:
             raise ProjectError(f"deployment {self.name}: {error}") from error
-        own = {
+        own: dict[str, Any] = {
             kind: getattr(self, kind) for kind in ("build", "push", "pull") if kind in self.model_fields_set
         }
         return filled.model_copy(update=own)

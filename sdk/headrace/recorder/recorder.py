@@ -388,8 +388,10 @@ class SpoolRecorder:
             waiting[0].set_exception(error)
             return
         if isinstance(error, StaleAttempt):
-            # Of the run that owns the one which was written about.
-            self.owners.lose(error.facts.get("run_id", ""), error.message)
+            # Of the run that owns the one which was written about; without a word of it, of that one.
+            entry = self._entry(seq)
+            own = entry.state.attempt.run_id if entry is not None else ""
+            self.owners.lose(error.facts.get("run_id") or own, error.message)
         self._notices.once(f"refused {error.reason}", f"The server did not take a record: {error.message}")
 
     def gave_up(self, seq: int, *, is_poison: bool) -> None:
