@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace import runtime as runtime
     from headrace.client import get_client as get_client
     from headrace.context import tags as tags
+    from headrace.deployments.deploying_flows import deploy as deploy
     from headrace.flow_runs import pause_flow_run as pause_flow_run
     from headrace.flow_runs import resume_flow_run as resume_flow_run
     from headrace.flow_runs import suspend_flow_run as suspend_flow_run
@@ -41,6 +42,7 @@ __all__ = [
     "State",
     "Task",
     "allow_failure",
+    "deploy",
     "flow",
     "get_client",
     "get_run_logger",
@@ -61,6 +63,7 @@ _HOMES = {
     "State": "headrace.states",
     "Task": "headrace.tasks",
     "allow_failure": "headrace.utilities.annotations",
+    "deploy": "headrace.deployments.deploying_flows",
     "flow": "headrace.flows",
     "get_client": "headrace.client",
     "get_run_logger": "headrace.logging",

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from headrace.annotations import exact_types
 from headrace.core.budget import RETRIES_MAX, UNTIL_DEADLINE
@@ -30,6 +30,7 @@ from headrace.decorated import (
     positive_timeout,
     retry_deadline,
 )
+from headrace.deployable import Deployable
 from headrace.entrypoints import load_flow_from_entrypoint
 from headrace.result_options import (
     ResultSerializer,
@@ -43,8 +44,7 @@ from headrace.settings import get_current_settings
 from headrace.utilities.typevars import TypeVar as DefaultTypeVar
 
 if TYPE_CHECKING:
-    from headrace.runner import ConcurrencyLimitConfig, EntrypointType, Intervals, RunnerDeployment, Texts
-    from headrace.schedules import Schedule
+    from headrace.deployments.sources import Source
     from headrace.states import State
     from headrace.task_runners import TaskRunner
     from headrace.validation import Validator
@@ -57,7 +57,7 @@ H = TypeVar("H", bound=Hook)
 T = TypeVar("T")
 
 
-class Flow(Decorated[P, R]):
+class Flow(Deployable, Decorated[P, R]):
     """A function whose calls are recorded as flow runs.
 
     Made by the `flow` decorator, whose arguments are described there.
@@ -284,137 +284,14 @@ class Flow(Decorated[P, R]):
             "log_prints": (log_prints, self.log_prints),
             "durable": (durable, self.durable),
         }
-        return Flow(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
+        other = Flow[P, R](self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
+        other.source = self.source
+        return other
 
     def _held_retries(self, deadline_seconds: Any) -> int | None:
         """The option `retries` of what `with_options` makes, when it is not given."""
         is_open = self._retries_given is None and deadline_seconds not in (UNSET, None)
         return None if is_open or self.retries == UNTIL_DEADLINE else self.retries
-
-    def to_deployment(
-        self,
-        name: str,
-        *,
-        interval: Intervals | None = None,
-        cron: Texts | None = None,
-        rrule: Texts | None = None,
-        schedule: Schedule | None = None,
-        schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
-        concurrency_limit: int | ConcurrencyLimitConfig | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        description: str | None = None,
-        tags: Sequence[str] = (),
-        version: str | None = None,
-        enforce_parameter_schema: bool = True,
-        work_pool_name: str | None = None,
-        work_queue_name: str | None = None,
-        job_variables: Mapping[str, Any] | None = None,
-        entrypoint_type: EntrypointType = "file",
-    ) -> RunnerDeployment:
-        """The flow as a deployment, for `headrace.serve`, or for its `apply` method.
-
-        Args:
-            name: unique for the flow.
-            interval: between runs, as a `timedelta` or in seconds; several make several schedules. Only one
-                of `interval`, `cron`, `rrule`, `schedule` and `schedules` can be given.
-            cron: cron expressions in UTC.
-            rrule: recurrence rules in UTC.
-            schedule: with a time zone, parameters, or more.
-            schedules: several of them.
-            paused: no schedule makes a run.
-            concurrency_limit: runs at once.
-            parameters: of runs that do not say otherwise.
-            description: default: the flow's.
-            tags: of every run.
-            version: default: the flow's.
-            enforce_parameter_schema: parameters are checked when a run is created.
-            work_pool_name: whose workers run it; None: whoever serves it.
-            work_queue_name: of the pool.
-            job_variables: over the pool's template.
-            entrypoint_type: `file`: runs load the flow by its file; `module`: by its module.
-
-        Raises:
-            ValueError: another process could not load the flow, or more than one kind of schedule is given.
-        """
-        from headrace.runner import RunnerDeployment
-
-        return RunnerDeployment.from_flow(
-            self,
-            name,
-            interval=interval,
-            cron=cron,
-            rrule=rrule,
-            schedule=schedule,
-            schedules=schedules,
-            paused=paused,
-            concurrency_limit=concurrency_limit,
-            parameters=parameters,
-            description=description,
-            tags=tags,
-            version=version,
-            enforce_parameter_schema=enforce_parameter_schema,
-            work_pool_name=work_pool_name,
-            work_queue_name=work_queue_name,
-            job_variables=job_variables,
-            entrypoint_type=entrypoint_type,
-        )
-
-    def serve(
-        self,
-        name: str | None = None,
-        *,
-        interval: Intervals | None = None,
-        cron: Texts | None = None,
-        rrule: Texts | None = None,
-        schedule: Schedule | None = None,
-        schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
-        global_limit: int | ConcurrencyLimitConfig | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        description: str | None = None,
-        tags: Sequence[str] = (),
-        version: str | None = None,
-        enforce_parameter_schema: bool = True,
-        pause_on_shutdown: bool = True,
-        print_starting_message: bool = True,
-        limit: int | None = None,
-        entrypoint_type: EntrypointType = "file",
-    ) -> None:
-        """Serve the flow as a deployment from this process, until it is told to stop.
-
-        Args:
-            name: of the deployment; default: the flow's.
-            interval: as of `to_deployment`, as are all options that are not named here.
-            global_limit: runs at once, wherever they run.
-            pause_on_shutdown: pause the deployment at the end, unless another process serves it too.
-            print_starting_message: say what is served.
-            limit: runs at once in this process; None: as many as there are.
-        """
-        from headrace.runner import serve
-
-        deployment = self.to_deployment(
-            name or self.name,
-            interval=interval,
-            cron=cron,
-            rrule=rrule,
-            schedule=schedule,
-            schedules=schedules,
-            paused=paused,
-            concurrency_limit=global_limit,
-            parameters=parameters,
-            description=description,
-            tags=tags,
-            version=version,
-            enforce_parameter_schema=enforce_parameter_schema,
-            entrypoint_type=entrypoint_type,
-        )
-        serve(
-            deployment,
-            pause_on_shutdown=pause_on_shutdown,
-            print_starting_message=print_starting_message,
-            limit=limit,
-        )
 
     def on_completion(self, fn: H) -> H:
         """Call `fn(flow, flow_run, state)` when a run has completed."""
@@ -471,81 +348,98 @@ def _seconds(delay: Any) -> float:
     return delay
 
 
-@overload
-def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
-@overload
-def flow(
-    fn: None = None,
-    /,
-    *,
-    name: str | None = None,
-    version: str | None = None,
-    flow_run_name: RunName | None = None,
-    retries: int | None = None,
-    retry_delay_seconds: float | None = None,
-    retry_deadline_seconds: float | None = None,
-    task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
-    description: str | None = None,
-    timeout_seconds: float | None = None,
-    validate_parameters: bool = True,
-    persist_result: bool | None = None,
-    result_storage: ResultStorage | None = None,
-    result_serializer: ResultSerializer | None = None,
-    cache_result_in_memory: bool = True,
-    log_prints: bool | None = None,
-    durable: bool | None = None,
-    on_completion: list[Hook] | None = None,
-    on_failure: list[Hook] | None = None,
-    on_cancellation: list[Hook] | None = None,
-    on_crashed: list[Hook] | None = None,
-    on_running: list[Hook] | None = None,
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(fn: Any = None, /, **options: Any) -> Any:
-    """Make a flow of a function; used bare or with options.
+class FlowDecorator:
+    """The type of `flow`."""
 
-    Args:
-        fn: the function: plain, a coroutine function, a generator, a method, or anything callable.
-        name: what people see; default: the function's name with dashes.
-        version: any text; default: a hash of the source file.
-        flow_run_name: name of each run: a format string over the parameters, or a function without
-            arguments or with one called `parameters`. Default: two random words.
-        retries: attempts after the first; default: setting `flows.default_retries`, with a
-            `retry_deadline_seconds` as many as it leaves time for, which -1 says, too.
-        retry_delay_seconds: wait before each retry, one number.
-        retry_deadline_seconds: budget of time over all attempts and the waits between them, from the first
-            start. No attempt begins past it, and one that runs is ended by it. The time in which the run is
-            paused does not count. None: no budget.
-        task_runner: runs what is submitted; default: `ThreadPoolTaskRunner()`.
-        description: default: the function's documentation.
-        timeout_seconds: limit of one attempt; None or 0 for none.
-        validate_parameters: check arguments against the annotations, and coerce them, as pydantic does.
-        persist_result: True: keep the result in storage, and in the record if it is small; False: nowhere;
-            None: as the calling run does, at the top as setting `results.persist_by_default` says. Where
-            results are not kept, small ones are recorded all the same.
-        result_storage: where results of this flow, and of what it calls, are kept: a path, "memory", a URL
-            such as "s3://bucket/prefix", or a file system. Implies `persist_result`.
-        result_serializer: what they are written with: "pickle", "json", "compressed/pickle", or a
-            `Serializer`. Implies `persist_result`.
-        cache_result_in_memory: keep results in memory, too, while the run lasts.
-        log_prints: make log lines of what the body prints; None: as the calling run does.
-        durable: True: when the body is run again (by a retry, after a crash, after a suspension),
-            tasks and subflows that have completed are not: they give the results on record.
-            None: as the calling flow run, at the top as setting `flows.default_durable` says.
-        on_completion: hooks, called with the flow, its run and the state.
-        on_failure: hooks, called when the run has failed for good.
-        on_cancellation: hooks, called when the run is being cancelled.
-        on_crashed: hooks, called when the run has crashed.
-        on_running: hooks, called at each entry into RUNNING.
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Flow[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        flow_run_name: RunName | None = None,
+        retries: int | None = None,
+        retry_delay_seconds: float | None = None,
+        retry_deadline_seconds: float | None = None,
+        task_runner: TaskRunner[Any] | type[TaskRunner[Any]] | None = None,
+        description: str | None = None,
+        timeout_seconds: float | None = None,
+        validate_parameters: bool = True,
+        persist_result: bool | None = None,
+        result_storage: ResultStorage | None = None,
+        result_serializer: ResultSerializer | None = None,
+        cache_result_in_memory: bool = True,
+        log_prints: bool | None = None,
+        durable: bool | None = None,
+        on_completion: list[Hook] | None = None,
+        on_failure: list[Hook] | None = None,
+        on_cancellation: list[Hook] | None = None,
+        on_crashed: list[Hook] | None = None,
+        on_running: list[Hook] | None = None,
+    ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+    def __call__(self, fn: Any = None, /, **options: Any) -> Any:
+        """Make a flow of a function; used bare or with options.
 
-    Raises:
-        InvalidNameError: the name holds one of `/ % & > <`.
-        ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
-        TypeError: an option has the wrong type.
-        ValueError: an option is out of range.
-    """
-    if fn is None:
-        return partial(Flow, **options)
-    if isinstance(fn, (classmethod, staticmethod)) or callable(fn):
-        return Flow(cast("Any", fn), **options)
-    hint = f": write @flow(name={fn!r})" if isinstance(fn, str) else ""
-    raise TypeError(f"flow() takes a function or options by keyword, not {fn!r}{hint}.")
+        Args:
+            fn: the function: plain, a coroutine function, a generator, a method, or anything callable.
+            name: what people see; default: the function's name with dashes.
+            version: any text; default: a hash of the source file.
+            flow_run_name: name of each run: a format string over the parameters, or a function without
+                arguments or with one called `parameters`. Default: two random words.
+            retries: attempts after the first; default: setting `flows.default_retries`, with a
+                `retry_deadline_seconds` as many as it leaves time for, which -1 says, too.
+            retry_delay_seconds: wait before each retry, one number.
+            retry_deadline_seconds: budget of time over all attempts and the waits between them, from the
+                first start. No attempt begins past it, and one that runs is ended by it. The time in which
+                the run is paused does not count. None: no budget.
+            task_runner: runs what is submitted; default: `ThreadPoolTaskRunner()`.
+            description: default: the function's documentation.
+            timeout_seconds: limit of one attempt; None or 0 for none.
+            validate_parameters: check arguments against the annotations, and coerce them, as pydantic does.
+            persist_result: True: keep the result in storage, and in the record if it is small; False:
+                nowhere; None: as the calling run does, at the top as setting `results.persist_by_default`
+                says. Where results are not kept, small ones are recorded all the same.
+            result_storage: where results of this flow, and of what it calls, are kept: a path, "memory", a
+                URL such as "s3://bucket/prefix", or a file system. Implies `persist_result`.
+            result_serializer: what they are written with: "pickle", "json", "compressed/pickle", or a
+                `Serializer`. Implies `persist_result`.
+            cache_result_in_memory: keep results in memory, too, while the run lasts.
+            log_prints: make log lines of what the body prints; None: as the calling run does.
+            durable: True: when the body is run again (by a retry, after a crash, after a suspension),
+                tasks and subflows that have completed are not: they give the results on record.
+                None: as the calling flow run, at the top as setting `flows.default_durable` says.
+            on_completion: hooks, called with the flow, its run and the state.
+            on_failure: hooks, called when the run has failed for good.
+            on_cancellation: hooks, called when the run is being cancelled.
+            on_crashed: hooks, called when the run has crashed.
+            on_running: hooks, called at each entry into RUNNING.
+
+        Raises:
+            InvalidNameError: the name holds one of `/ % & > <`.
+            ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
+            TypeError: an option has the wrong type.
+            ValueError: an option is out of range.
+        """
+        if fn is None:
+            return partial(Flow, **options)
+        if isinstance(fn, (classmethod, staticmethod)) or callable(fn):
+            return Flow(cast("Any", fn), **options)
+        hint = f": write @flow(name={fn!r})" if isinstance(fn, str) else ""
+        raise TypeError(f"flow() takes a function or options by keyword, not {fn!r}{hint}.")
+
+    @staticmethod
+    def from_source(source: Source, entrypoint: str) -> Flow[..., Any]:
+        """A flow whose code is elsewhere; see `Flow.from_source`."""
+        return Flow.from_source(source, entrypoint)
+
+    @staticmethod
+    async def afrom_source(source: Source, entrypoint: str) -> Flow[..., Any]:
+        """`from_source`, for code on an event loop."""
+        return await Flow.afrom_source(source, entrypoint)
+
+
+flow: Final = FlowDecorator()

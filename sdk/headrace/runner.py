@@ -28,6 +28,7 @@ from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_RESCHEDULE
 from headrace.v1.worker_pb2 import WorkerStatus
 
 if TYPE_CHECKING:
+    from headrace.deployments.sources import Storage
     from headrace.flows import Flow
 
 __all__ = ["ConcurrencyLimitConfig", "Runner", "RunnerDeployment", "aserve", "serve"]
@@ -76,6 +77,7 @@ class RunnerDeployment:
         work_queue_name: of the pool; empty: the default one.
         job_variables: over the pool's template.
         is_durable: completed steps are not run again, so that a run that was lost is better taken up.
+        storage: where runs fetch the code from; None: it is there.
     """
 
     name: str
@@ -95,6 +97,7 @@ class RunnerDeployment:
     work_queue_name: str = ""
     job_variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     is_durable: bool = False
+    storage: Storage | None = None
 
     @classmethod
     def from_flow(
@@ -125,11 +128,12 @@ class RunnerDeployment:
             ValueError: another process could not load the flow, or more than one kind of schedule is given.
         """
         limit = concurrency_limit
+        source = flow.source
         return cls(
             name=name,
             flow_name=flow.name,
-            entrypoint=_entrypoint(flow, entrypoint_type),
-            path=str(Path.cwd()),
+            entrypoint=source.entrypoint if source else _entrypoint(flow, entrypoint_type),
+            path="" if source else str(Path.cwd()),
             schedules=_schedules(interval, cron, rrule, schedule, schedules),
             paused=paused,
             parameters=dict(parameters or {}),
@@ -143,10 +147,15 @@ class RunnerDeployment:
             work_queue_name=work_queue_name or "",
             job_variables=dict(job_variables or {}),
             is_durable=bool(flow.durable),
+            storage=source.storage if source else None,
         )
 
     def to_message(self) -> Deployment:
-        """The deployment as the server takes it."""
+        """The deployment as the server takes it.
+
+        Raises:
+            ValueError: its storage has credentials, which everybody could read in it.
+        """
         from pydantic_core import to_json
 
         message = Deployment(
@@ -165,6 +174,8 @@ class RunnerDeployment:
             work_pool=self.work_pool_name,
             work_queue=self.work_queue_name,
         )
+        if self.storage is not None:
+            message.pull_steps.steps.add().update(self.storage.to_pull_step())
         if self.is_durable:
             message.on_lost = LOST_ATTEMPT_POLICY_RESCHEDULE
         if self.job_variables:

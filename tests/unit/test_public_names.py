@@ -16,6 +16,7 @@ NAMES = [
     "State",
     "Task",
     "allow_failure",
+    "deploy",
     "flow",
     "get_client",
     "get_run_logger",

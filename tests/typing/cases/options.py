@@ -32,6 +32,10 @@ add.with_options(retry_deadline_seconds="60")  # E: not a number
 add.with_options(no_such_option=1)  # E: no such option
 add.with_options(retries=1)("1")  # E: the wrong type
 total.with_options(task_runner=4)  # E: not a task runner
+reveal_type(total.deploy("nightly", "default", cron="0 2 * * *"))  # R: str
+total.deploy("nightly", image="shop:7")  # E: no such option
+reveal_type(flow.from_source("https://example.org/shop.git", "flows.py:f").name)  # R: str
+flow.from_source("flows")  # E: no entrypoint
 
 reveal_type(unmapped([1]).value)  # R: list[int]
 reveal_type(allow_failure(5).unwrap())  # R: int

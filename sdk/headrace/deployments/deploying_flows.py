@@ -1,0 +1,131 @@
+"""Deployments made in Python, for the workers of a pool: `flow.deploy`, `deploy`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final
+
+from headrace.core.errors import ConfigurationError, ObjectNotFound
+from headrace.deployments.sources import LocalStorage
+from headrace.entrypoints import is_file
+from headrace.execution.background import dispatched
+from headrace.execution.server import server_for
+from headrace.settings import get_current_settings
+
+if TYPE_CHECKING:
+    from headrace.client.api import HeadraceClient
+    from headrace.runner import RunnerDeployment
+    from headrace.v1.work_pool_pb2 import WorkPool
+
+__all__ = ["adeploy", "deploy"]
+
+_SEES_OUR_FILES: Final = "process"
+
+
+async def adeploy(
+    *deployments: RunnerDeployment,
+    work_pool_name: str | None = None,
+    print_next_steps_message: bool = True,
+    ignore_warnings: bool = False,
+) -> list[str]:
+    """Have deployments run by the workers of a pool. All are checked before the first is made.
+
+    Args:
+        deployments: made with `Flow.to_deployment`.
+        work_pool_name: of those that name no pool themselves; default: setting `default_work_pool_name`.
+        print_next_steps_message: say on standard error what there is now, and how to run it.
+        ignore_warnings: take a flow of this machine's files for a pool whose workers may not see them.
+
+    Returns:
+        Their ids, in their order.
+
+    Raises:
+        ConfigurationError: no pool is named.
+        ObjectNotFound: there is no such pool.
+        ValueError: no deployment is given, or the pool's workers could not find the code of one.
+        ParametersInvalid: parameters do not fit the flow.
+        ServerUnavailable: there is no server, and none can be started.
+    """
+    if not deployments:
+        raise ValueError("Name at least one deployment, as Flow.to_deployment makes it.")
+    usual = work_pool_name or get_current_settings().default_work_pool_name or ""
+    wanted = [replace(one, work_pool_name=one.work_pool_name or usual) for one in deployments]
+    for one in wanted:
+        if not one.work_pool_name:
+            raise ConfigurationError(
+                f"No work pool is named for deployment '{one.name}': give work_pool_name, or set "
+                "HEADRACE_DEFAULT_WORK_POOL_NAME. A flow that runs without a pool is served: flow.serve()."
+            )
+    async with server_for("Deploying a flow") as client:
+        pools = {name: await _pool(client, name) for name in {one.work_pool_name for one in wanted}}
+        ready = [_reachable(one, pools[one.work_pool_name], ignore_warnings) for one in wanted]
+        messages = [one.to_message() for one in ready]
+        ids = [(await client.apply_deployment(message)).deployment.id for message in messages]
+    if print_next_steps_message:
+        _print_next_steps(ready)
+    return ids
+
+
+def deploy(
+    *deployments: RunnerDeployment,
+    work_pool_name: str | None = None,
+    print_next_steps_message: bool = True,
+    ignore_warnings: bool = False,
+) -> list[str]:
+    """Have deployments run by the workers of a pool; see `adeploy`."""
+    return dispatched(
+        adeploy(
+            *deployments,
+            work_pool_name=work_pool_name,
+            print_next_steps_message=print_next_steps_message,
+            ignore_warnings=ignore_warnings,
+        )
+    )
+
+
+async def _pool(client: HeadraceClient, name: str) -> WorkPool:
+    """The pool.
+
+    Raises:
+        ObjectNotFound: there is none; the message names the nearest.
+    """
+    try:
+        return await client.get_work_pool(name)
+    except ObjectNotFound as error:
+        near = get_close_matches(name, [pool.name async for pool in client.iter_work_pools()], 1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Make it: headrace work-pool create {name}"
+        raise ObjectNotFound(f"There is no work pool '{name}'. {hint}", facts=error.facts) from None
+
+
+def _reachable(deployment: RunnerDeployment, pool: WorkPool, ignore_warnings: bool) -> RunnerDeployment:
+    """The deployment as the pool's workers can run it.
+
+    Raises:
+        ValueError: its code is in files of this machine, which they may not see.
+    """
+    if pool.type == _SEES_OUR_FILES or ignore_warnings:
+        return deployment
+    if deployment.storage is None and not is_file(deployment.entrypoint.rpartition(":")[0]):
+        # The module is part of the image, and our folder is not.
+        return replace(deployment, path="")
+    if deployment.storage is None or isinstance(deployment.storage, LocalStorage):
+        raise ValueError(
+            f"Workers of pool '{pool.name}', of type {pool.type}, do not see the files of this machine, "
+            f"where flow '{deployment.flow_name}' is. Take it from a repository or an object store with "
+            'flow.from_source, name its module with entrypoint_type="module", or say ignore_warnings=True.'
+        )
+    return deployment
+
+
+def _print_next_steps(deployments: Sequence[RunnerDeployment]) -> None:
+    for one in deployments:
+        print(f"Deployed {one.flow_name}/{one.name} to pool {one.work_pool_name}.", file=sys.stderr)
+    first = deployments[0]
+    print(
+        f"  headrace worker start --pool {first.work_pool_name}     # if none is there\n"
+        f"  headrace deployment run {first.flow_name}/{first.name}",
+        file=sys.stderr,
+    )
