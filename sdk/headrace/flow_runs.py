@@ -18,20 +18,18 @@ their twins that begin with `a` do everywhere.
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
-from headrace.client.calls import is_transient
 from headrace.context import FlowRunContext, TaskRunContext, current_run
-from headrace.core.errors import FieldsInvalid, ObjectNotFound, ServiceError
+from headrace.core.errors import FieldsInvalid
 from headrace.core.ids import new_id
 from headrace.exceptions import FlowPauseTimeout, FlowRunWaitTimeout, NotPausedError, RunInputInvalid
 from headrace.execution.background import dispatched, offloaded
 from headrace.execution.pausing import Asked, PauseRequest
 from headrace.execution.server import server_for
-from headrace.v1.run_pb2 import RunFilter
+from headrace.execution.watching import ended_run
 from headrace.v1.run_service_pb2 import PauseRunRequest, ProposeStateResponse, ResumeRunRequest
 
 if TYPE_CHECKING:
@@ -48,8 +46,6 @@ __all__ = [
     "suspend_flow_run",
     "wait_for_flow_run",
 ]
-
-_log = logging.getLogger("headrace.flow_runs")
 
 T = TypeVar("T")
 
@@ -242,40 +238,18 @@ async def wait_for_flow_run(
         ValueError: it is a task run.
         ServerUnavailable: there is no server, and none can be started.
     """
+    from headrace.execution.attempts import recorded_flow_run
+
     run_id, interval = str(flow_run_id), 1.0 if poll_interval is None else _checked(poll_interval)
     own = server_for("Waiting for a flow run") if client is None else nullcontext(client)
     try:
         async with asyncio.timeout(timeout), own as asked:
-            return await _ended(asked, run_id, interval, log_states)
+            ended = await ended_run(asked, run_id, interval, log_states=log_states)
+            return recorded_flow_run(ended, ended.attempt, ended.fence)
     except TimeoutError:
         raise FlowRunWaitTimeout(
             f"Flow run with ID {run_id} exceeded watch timeout of {timeout:g} seconds"
         ) from None
-
-
-async def _ended(client: HeadraceClient, run_id: str, interval: float, log_states: bool) -> FlowRun:
-    from headrace.execution.attempts import recorded_flow_run
-
-    run = await client.get_run(run_id)
-    seen = ""
-    while True:
-        try:
-            async with aclosing(cast("Any", client.watch_runs(RunFilter(ids=[run_id])))) as events:
-                async for event in events:
-                    if event.WhichOneof("event") == "removed_run_id":
-                        raise ObjectNotFound.of("run", run_id)
-                    if event.HasField("upsert"):
-                        run = event.upsert
-                        if log_states and run.state.id != seen:
-                            seen = run.state.id
-                            said = "Flow run %r is in state %r"
-                            _log.info(said, run.name, run.state.name, extra={"send_to_api": False})
-                    if run.HasField("end_time"):
-                        return recorded_flow_run(await client.get_run(run_id), run.attempt, run.fence)
-        except ServiceError as error:
-            if not is_transient(error):
-                raise
-        await asyncio.sleep(interval)
 
 
 def _checked(seconds: float) -> float:

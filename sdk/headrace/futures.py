@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, overload
 
@@ -21,10 +22,12 @@ from headrace.states import Pending, State
 from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
+    from headrace.execution.deferring import HeadraceDistributedFuture as HeadraceDistributedFuture
     from headrace.runs import TaskRun
 
 __all__ = [
     "DoneAndNotDone",
+    "HeadraceDistributedFuture",
     "HeadraceFuture",
     "HeadraceFutureList",
     "Helper",
@@ -69,6 +72,15 @@ class Helper(Protocol):
     async def asleep(self, seconds: float) -> None:
         """The async twin of `sleep`."""
         ...
+
+
+def __getattr__(name: str) -> Any:
+    if name != "HeadraceDistributedFuture":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Loaded by its first use: it talks to a server, which this module knows nothing of.
+    found = import_module("headrace.execution.deferring").HeadraceDistributedFuture
+    globals()[name] = found
+    return found
 
 
 class _Here(threading.local):

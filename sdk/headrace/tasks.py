@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from headrace.cache_policies import CacheKeyFn, CachePolicy, task_input_hash
     from headrace.context import TaskRunContext
-    from headrace.futures import HeadraceFuture, HeadraceFutureList
+    from headrace.futures import HeadraceDistributedFuture, HeadraceFuture, HeadraceFutureList
     from headrace.runs import TaskRun
     from headrace.states import State
 
@@ -352,6 +352,77 @@ class Task(Decorated[P, R]):
             return futures
         futures.wait()
         return [future.state for future in futures]
+
+    @overload
+    def delay(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> HeadraceDistributedFuture[T]: ...
+    @overload
+    def delay(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> HeadraceDistributedFuture[T]: ...
+    @overload
+    def delay(
+        self: Task[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> HeadraceDistributedFuture[T]: ...
+    @overload
+    def delay(self: Task[..., T], *args: Any, **kwargs: Any) -> HeadraceDistributedFuture[T]: ...
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Have a task worker run the task, and go on; see `apply_async`."""
+        return self.apply_async(args, kwargs)
+
+    @overload
+    def apply_async(
+        self: Task[..., Coroutine[Any, Any, T]],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Any = None,
+        dependencies: Mapping[str, list[str]] | None = None,
+    ) -> HeadraceDistributedFuture[T]: ...
+    @overload
+    def apply_async(
+        self: Task[..., T],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Any = None,
+        dependencies: Mapping[str, list[str]] | None = None,
+    ) -> HeadraceDistributedFuture[T]: ...
+    def apply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        wait_for: Any = None,
+        dependencies: Mapping[str, list[str]] | None = None,
+    ) -> Any:
+        """Have a task worker run the task, wherever one serves it, and go on.
+
+        It needs no flow. The server has the run when this returns.
+
+        Args:
+            args: positional arguments; futures among them, at any depth, are waited for by the worker.
+            kwargs: keyword arguments, likewise.
+            wait_for: futures and states that must complete first, in any collection.
+            dependencies: further edges to record: run ids, by parameter.
+
+        Returns:
+            A future of the result, which other processes can wait for, too.
+
+        Raises:
+            ParameterBindError: the arguments do not fit; no run is made.
+            SerializationError: the arguments cannot be pickled; no run is made.
+            ValueError: the task is a generator.
+            ServerUnavailable: there is no server, and none can be started.
+        """
+        from headrace.execution.deferring import defer_task_run
+
+        if self.isgenerator:
+            raise ValueError(f"Task '{self.name}' is a generator, which cannot be run elsewhere.")
+        parameters = self.binder.bind(tuple(args or ()), dict(kwargs or {}))
+        return defer_task_run(self, parameters, wait_for, dependencies)
+
+    def serve(self, *, limit: int | None = 10) -> None:
+        """Run what others ask of this task with `delay`: `headrace.task_worker.serve` for one task."""
+        from headrace.task_worker import serve
+
+        serve(self, limit=limit)
 
     def with_options(
         self,

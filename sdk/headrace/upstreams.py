@@ -28,6 +28,7 @@ __all__ = [
     "ResultOrigins",
     "collect_inputs",
     "futures_in",
+    "futures_to",
     "futures_to_states",
     "has_identity",
     "require",
@@ -243,6 +244,11 @@ def require(wait_for: Any) -> None:
 def futures_in(value: Any) -> list[HeadraceFuture[Any]]:
     """Every future in `value`, at any depth but inside `quote`."""
     return _FUTURES.find(value)
+
+
+def futures_to(value: Any, replace: Callable[[HeadraceFuture[Any]], Any]) -> Any:
+    """`value` with `replace` of every future in its place; not inside `quote`."""
+    return _FUTURES.substitute(value, lambda future, _: replace(future), keep_annotations=True)
 
 
 def futures_to_states(value: Any) -> Any:

@@ -43,9 +43,10 @@ class WorkerOptions:
 
     Attributes:
         name: what people see; empty: one is made up.
-        work_pool: whose runs it takes; empty: those of `deployment_ids`.
+        work_pool: whose runs it takes; empty: those of `deployment_ids` or `task_keys`.
         work_queues: of the pool; none: all.
         deployment_ids: deployments without a pool, which it serves itself.
+        task_keys: tasks whose background runs it takes.
         labels: what runs may ask for.
         limit: runs at once; None: as many as there are.
         max_starting: how many may be starting at once.
@@ -60,6 +61,7 @@ class WorkerOptions:
     work_pool: str = ""
     work_queues: Sequence[str] = ()
     deployment_ids: Sequence[str] = ()
+    task_keys: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     limit: int | None = None
     max_starting: int = 16
@@ -167,6 +169,7 @@ class WorkerService:
             type=self._worker.type,
             work_queues=options.work_queues,
             deployment_ids=options.deployment_ids,
+            task_keys=options.task_keys,
             labels=options.labels,
             capabilities=self._worker.capabilities,
             sdk=SdkInfo(

@@ -120,6 +120,12 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         logs="Show the logs of a task run and of every run below it.",
     ),
     _noun(
+        "task tasks",
+        "tasks",
+        "Tasks: serve those whose runs others ask for.",
+        serve="Run what others ask of tasks with delay(), until told to stop.",
+    ),
+    _noun(
         "flow flows",
         "flows",
         "Flows: what has been run at least once.",

@@ -17,8 +17,9 @@ from headrace.exceptions import ScriptError as FailingScript
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
+    from headrace.tasks import Task
 
-__all__ = ["ScriptError", "load_flow"]
+__all__ = ["ScriptError", "load_flow", "load_tasks"]
 
 
 class ScriptError(CliError):
@@ -39,6 +40,26 @@ def load_flow(entrypoint: str) -> Flow[..., Any]:
         place, _, name = place.rpartition(".")
     module = _loaded(place)
     return _named_flow(module, place, name) if name else _only_flow(module, place)
+
+
+def load_tasks(entrypoint: str) -> list[Task[..., Any]]:
+    """The tasks that `path/file.py:task` or `package.module:task` means; without a name: every one there.
+
+    Raises:
+        ScriptError: there is no such file, module or task, or loading it fails.
+    """
+    from headrace.tasks import Task
+
+    place, _, name = entrypoint.rpartition(":") if ":" in entrypoint else (entrypoint, "", "")
+    module = _loaded(place)
+    tasks = {key: value for key, value in vars(module).items() if isinstance(value, Task)}
+    if name in tasks:
+        return [tasks[name]]
+    if not name and tasks:
+        return list(tasks.values())
+    listed = f"Name one of its tasks: {', '.join(tasks)}." if tasks else "A task is a function under @task."
+    missing = f"There is no task '{name}' in {place}." if name else f"There is no task in {place}."
+    raise ScriptError(missing, nearest(name, tasks) or listed, code=ExitCode.NOT_FOUND)
 
 
 def _is_module(name: str) -> bool:

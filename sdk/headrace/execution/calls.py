@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.tasks import Task
     from headrace.upstreams import ResultOrigins
 
-__all__ = ["new_flow_call", "new_task_call", "origins_around", "recorded_flow_call"]
+__all__ = ["new_flow_call", "new_task_call", "origins_around", "recorded_flow_call", "recorded_task_call"]
 
 _PARENTS: Final = "__parents__"
 """The name under which `inputs` holds the task run in whose body a task run was called."""
@@ -171,6 +171,34 @@ def recorded_flow_call(flow: Flow[..., Any], run: FlowRun, parameters: Mapping[s
     if context.steps is not None and (run.owner.attempt > 1 or run.run_count):
         context.steps.expect_past()
     return FlowCall(context, collect_inputs(parameters))
+
+
+def recorded_task_call(
+    task: Task[..., Any], run: TaskRun, parameters: Mapping[str, Any], wait_for: Any = None
+) -> TaskCall:
+    """A task run that is on record already, and that this process is to execute. Its result is kept.
+
+    Args:
+        task: the task.
+        run: the run, in the state that it is on record with.
+        parameters: all of them, by parameter name.
+        wait_for: futures and states that must complete first, in any collection.
+    """
+    ensure_configured()
+    run.parameters = parameters
+    run.policy = task.policy
+    persists = _task_persists(task.persist_result, None)
+    context = TaskRunContext(
+        task,
+        run,
+        parameters,
+        parent=None,
+        flow_context=None,
+        log_prints=_log_prints(task.log_prints, None),
+        persist_result=True if persists is None else persists,
+    )
+    run.persist_result = context.persist_result
+    return TaskCall(context, collect_inputs(parameters, wait_for, own_run_ids=(run.id,)), wait_for)
 
 
 def _flow_context(

@@ -8,6 +8,7 @@ from typing import Final
 
 from headrace.core.ids import new_id
 from headrace.core.states import StateType, default_name
+from headrace.v1.run_pb2 import RUN_KIND_TASK
 from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED, CrashedDetails, ScheduledDetails, State
 from headrace_services.domain.attempt_rules import (
     Fate,
@@ -116,6 +117,8 @@ def _requeue(work: Work, row: AttemptRow, run: RunRow, loss: Loss, decided: Outc
     set_micros(state.scheduled.scheduled_time, scheduled)
     cause = ScheduledDetails.CAUSE_ATTEMPT_LOST if decided.counts_lost else ScheduledDetails.CAUSE_CREATED
     state.scheduled.cause = cause
+    # Workers are handed only those task runs that nobody's process runs by itself.
+    state.scheduled.deferred = run.kind == RUN_KIND_TASK
     enter(work, run, state)
 
 
