@@ -60,7 +60,13 @@ def test_other_payloads_are_described_and_never_decoded() -> None:
 def test_only_the_member_of_a_oneof_that_is_set_appears() -> None:
     state = State(type=StateType.STATE_TYPE_COMPLETED, completed=CompletedDetails(from_cache=True))
     found = to_json(state)
-    assert found["completed"] == {"cache_key": "", "cache_expire_time": None, "from_cache": True}
+    assert found["completed"] == {
+        "cache_key": "",
+        "cache_expire_time": None,
+        "from_cache": True,
+        "returned_state": False,
+        "untrackable_result": False,
+    }
     assert "failed" not in found
     assert to_json(ProposeStateResponse()) == {}
 
