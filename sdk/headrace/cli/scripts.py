@@ -52,7 +52,9 @@ def load_tasks(entrypoint: str) -> list[Task[..., Any]]:
 
     place, _, name = entrypoint.rpartition(":") if ":" in entrypoint else (entrypoint, "", "")
     module = _loaded(place)
-    tasks = {key: value for key, value in vars(module).items() if isinstance(value, Task)}
+    tasks: dict[str, Task[..., Any]] = {
+        key: value for key, value in vars(module).items() if isinstance(value, Task)
+    }
     if name in tasks:
         return [tasks[name]]
     if not name and tasks:
