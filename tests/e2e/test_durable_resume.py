@@ -136,7 +136,8 @@ def test_killed_at_any_step(kill_at: int, story: Story, undisturbed: Any) -> Non
     assert (after.state.type, after.attempt, after.fence, after.run_count) == (STATE_TYPE_COMPLETED, 2, 2, 2)
     history = ["Pending", "Running", "Crashed", "Pending", "Running", "Completed"]
     assert story.names(run.id) == history
-    assert len(story.steps(run)) == steps, "one run for each step"
+    # One that was killed before it had all its inputs may be left behind, and was never entered.
+    assert len([step for step in story.steps(run) if step.run_count]) == steps, "one run for each step"
     assert {step.state.type for step in story.steps(run)} == {STATE_TYPE_COMPLETED}
     assert story.commits.read_text().count("commit") == 2
 

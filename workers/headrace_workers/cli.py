@@ -27,8 +27,15 @@ worker = App(
     version_flags=[],
     default_parameter=Parameter(negative=()),
 )
-for _name in ("ls", "inspect", "drain", "delete"):
-    worker.command(f"headrace_workers.queries:{_name}", name=_name)
+# Their own words, so that a list of commands need not import them.
+_QUERIES = {
+    "ls": "List workers by name.",
+    "inspect": "Show everything about one worker.",
+    "drain": "Have a worker take nothing new, finish what it holds, and leave.",
+    "delete": "Forget a worker that is offline.",
+}
+for _name, _help in _QUERIES.items():
+    worker.command(f"headrace_workers.queries:{_name}", name=_name, help=_help)
 
 
 @worker.command
