@@ -66,7 +66,7 @@ dev: .venv/.made ## Run a server in the foreground (HEADRACE_HOME says where it 
 	@$(BIN)/headrace server start $(ARGS)
 
 test: setup ## Run every test (ARGS="-n 0 -k name" chooses, in one process)
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 4 --dist loadgroup $(ARGS)
 
 lint: setup ## Style, layers, protos and generated code
 	@$(BIN)/ruff check .

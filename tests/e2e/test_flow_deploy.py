@@ -153,11 +153,14 @@ def test_pools_whose_workers_are_elsewhere(
     assert capsys.readouterr().err == ""
 
 
-async def test_on_an_event_loop(client: SyncHeadraceClient, tmp_path: pathlib.Path) -> None:
+async def test_on_an_event_loop(
+    server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path
+) -> None:
     write(tmp_path / "code", "loop", tmp_path)
-    client.create_work_pool(WorkPool(name="p", type="process"), return_existing=True)
+    pool = WorkPool(name="p", type="process")
+    await asyncio.to_thread(client.create_work_pool, pool, return_existing=True)
     loaded = await flow.afrom_source(tmp_path / "code", "etl.py:etl")
-    with temporary_settings({"default_work_pool_name": "p"}):
+    with temporary_settings({"api_url": server.address, "default_work_pool_name": "p"}):
         made = await loaded.adeploy("loop", print_next_steps=False)
     deployment = await asyncio.to_thread(client.get_deployment, made)
     [step] = deployment.pull_steps.steps
