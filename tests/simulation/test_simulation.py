@@ -34,9 +34,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     """What the servers have to say of their troubles would fill pages."""
-    logging.getLogger("headrace_services").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, logger="headrace_services")
 
 
 def test_it_is_fifty_hours() -> None:

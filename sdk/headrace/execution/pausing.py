@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from headrace.client.calls import is_transient
 from headrace.core.errors import ServiceError
 from headrace.core.passing import passing_time
 from headrace.core.states import StateType
@@ -195,6 +194,8 @@ class PauseRequest:
 
         The watch tells the present state first, so a resumption before it began is not missed.
         """
+        from headrace.client.calls import is_transient  # loads gRPC
+
         watched = RunFilter(ids=self.context.run_ids, kinds=[RUN_KIND_FLOW])
         while True:
             try:
