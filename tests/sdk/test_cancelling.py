@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -119,6 +120,26 @@ def test_a_body_is_interrupted_where_it_waits(
     assert blocks.cleaned == ["it"]
     assert recorder.attending == {}
     assert recorder.owners == {}
+
+
+def test_a_program_that_handles_sigterm_itself_is_interrupted_too(
+    recorder: MemoryRecorder, blocks: Blocks
+) -> None:
+    asked: list[int] = []
+
+    def handler(signum: int, frame: object) -> None:
+        asked.append(signum)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        blocks.then(lambda: cancel(recorder, "it"))
+        with pytest.raises(CancelledRun):
+            flow(blocks.here, name="it")()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert blocks.cleaned == ["it"]
+    assert asked == [], "the signal was not for the program"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -384,7 +405,6 @@ def test_a_process_that_hangs_in_c_code_is_killed(recorder: MemoryRecorder, tmp_
 
     @task(name="hanging")
     def hanging() -> None:
-        import signal
 
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         begun.touch()

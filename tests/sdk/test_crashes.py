@@ -322,7 +322,7 @@ def test_a_kill_loses_nothing_that_was_recorded(tmp_path: pathlib.Path) -> None:
     }
 
 
-def test_a_handler_of_the_users_is_left_alone(tmp_path: pathlib.Path) -> None:
+def test_a_handler_of_the_users_is_asked(tmp_path: pathlib.Path) -> None:
     main = textwrap.dedent("""
         import signal
         def handler(*_):

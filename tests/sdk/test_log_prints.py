@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import logging
+import pickle
 import sys
 import threading
 from typing import Any
@@ -180,3 +181,30 @@ def test_prints_in_submitted_tasks_belong_to_them(recorder: MemoryRecorder) -> N
 
     run()
     assert sorted(printed(recorder)) == [("task_runs", "item 1"), ("task_runs", "item 2")]
+
+
+def test_print_that_others_replace_too_never_calls_itself(
+    recorder: MemoryRecorder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress bars and Ray put a `print` of their own before the one they find."""
+
+    def logged() -> None:
+        flow(lambda: print("of the run"), name="run", log_prints=True)()
+
+    logged()
+    ours = print
+
+    def theirs(*values: object, **options: Any) -> None:
+        ours("theirs:", *values, **options)
+
+    monkeypatch.setattr(builtins, "print", theirs)
+    logged()
+    assert print is not theirs
+    print("of nobody")
+    assert capsys.readouterr().out.count("theirs: of nobody") == 1
+    assert [message for _, message in printed(recorder)] == ["of the run", "theirs: of the run"]
+
+
+def test_print_travels_to_other_processes(recorder: MemoryRecorder) -> None:
+    flow(lambda: None, name="run", log_prints=True)()
+    assert pickle.loads(pickle.dumps(print)) is print

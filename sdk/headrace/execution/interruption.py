@@ -22,7 +22,7 @@ from headrace.exceptions import Cancel
 if TYPE_CHECKING:
     from headrace.context import RunContext
 
-__all__ = ["LoopScope", "PassiveScope", "Scope", "ThreadScope", "plant", "takes_signals", "was_for_scope"]
+__all__ = ["LoopScope", "PassiveScope", "Scope", "ThreadScope", "plant", "signals_are_taken", "takes_signals", "was_for_scope"]
 
 _RECORDER: Final = str(Path(headrace.recorder.__file__).parent)
 # What a run is and what is recorded of it change together there.
@@ -67,6 +67,11 @@ class takes_signals:
 
     def __exit__(self, *_: object) -> None:
         _signals.is_taken = False
+
+
+def signals_are_taken() -> bool:
+    """Whether SIGTERM is taken already, by a run further out."""
+    return _signals.is_taken
 
 
 def was_for_scope(frame: FrameType | None) -> bool:

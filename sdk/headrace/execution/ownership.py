@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from headrace.exceptions import TerminationSignal
-from headrace.execution.interruption import takes_signals, was_for_scope
+from headrace.execution.interruption import signals_are_taken, takes_signals, was_for_scope
 from headrace.recorder import get_recorder
 
 if TYPE_CHECKING:
@@ -46,21 +46,31 @@ def owning_if_root(run: FlowRun | TaskRun, context: RunContext) -> AbstractConte
 
 def _takes_sigterm() -> bool:
     """Whether SIGTERM can and should be taken: on the main thread, when nobody else has."""
-    return (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
+    return _can_take_sigterm() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _can_take_sigterm() -> bool:
+    return threading.current_thread() is threading.main_thread() and not signals_are_taken()
 
 
 @contextmanager
 def terminating() -> Generator[None]:
-    """While inside, SIGTERM raises `TerminationSignal` wherever the main thread is."""
-    if not _takes_sigterm():
+    """While inside, SIGTERM raises `TerminationSignal` wherever the main thread is.
+
+    Where the program handles SIGTERM itself, its handler does what it did before; only what a scope sends
+    to interrupt its own body does not reach it.
+    """
+    before = signal.getsignal(signal.SIGTERM) if _can_take_sigterm() else None
+    if before is None:  # another thread, another run's handler, or one that was not set from Python
         yield
         return
 
     def raise_signal(signum: int, frame: FrameType | None) -> None:
-        if not was_for_scope(frame):
+        if was_for_scope(frame) or before is signal.SIG_IGN:
+            return
+        if callable(before):
+            before(signum, frame)
+        else:
             raise TerminationSignal(signum)
 
     signal.signal(signal.SIGTERM, raise_signal)
@@ -68,7 +78,9 @@ def terminating() -> Generator[None]:
         with takes_signals():
             yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Unless the body has set one of its own.
+        if signal.getsignal(signal.SIGTERM) is raise_signal:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
