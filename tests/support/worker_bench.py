@@ -17,7 +17,7 @@ from headrace.v1.worker_service_pb2 import (
     ServerWelcome,
     WorkerHello,
 )
-from headrace_workers.actions import Action, Attempt, Begin, Close, Kill, Open, Send
+from headrace_workers.actions import Action, Attempt, Begin, Close, FoundInfrastructure, Kill, Open, Send
 from headrace_workers.session import SessionOptions, WorkerSession
 
 __all__ = ["Bench", "assignment_of", "welcome"]
@@ -56,9 +56,18 @@ class Bench:
         epoch: welcomes given so far.
     """
 
-    def __init__(self, *, limit: int | None = 2, is_strict: bool = False, random: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int | None = 2,
+        is_strict: bool = False,
+        keeps_infrastructure: bool = False,
+        random: float = 1.0,
+    ) -> None:
         hello = WorkerHello(worker_id=new_id(), name="bench", work_pool="pool", type="process")
-        options = SessionOptions(hello, limit=limit, is_strict=is_strict)
+        options = SessionOptions(
+            hello, limit=limit, is_strict=is_strict, keeps_infrastructure=keeps_infrastructure
+        )
         self.now = 100.0
         self.session = WorkerSession(options, lambda: random)
         self.actions: list[Action] = []
@@ -145,6 +154,16 @@ class Bench:
         message = assignment_of(attempt, **more)
         self.say(message, stream)
         return message
+
+    def find(self, *infrastructure: FoundInfrastructure) -> None:
+        """The search has found this."""
+        self.session.found(infrastructure)
+        self._collect()
+
+    def removed(self, attempt: Attempt, removed: bool) -> None:
+        """What a removal came to."""
+        self.session.removed(attempt, removed)
+        self._collect()
 
     def answer_beat(self, **more: Any) -> None:
         """Answer the newest heartbeat."""

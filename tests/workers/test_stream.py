@@ -35,6 +35,9 @@ class Executor:
     def kill(self, attempt: Attempt, reason: str) -> None:
         self._note("kill", attempt)
 
+    def let_go(self, attempt: Attempt) -> None:
+        raise AssertionError("nothing here outlives its worker")
+
     def remove(self, attempt: Attempt, infrastructure_id: str) -> None:
         self._note("remove", attempt)
 

@@ -68,6 +68,9 @@ class Ends:
     def started(self, attempt: Attempt, infrastructure_id: str) -> None:
         self.ids.append(infrastructure_id)
 
+    def removed(self, attempt: Attempt, removed: bool) -> None:
+        raise AssertionError("nothing is removed here")
+
     def exited(self, attempt: Attempt, exit_code: int | None, message: str, never_started: bool) -> None:
         self.exits.append((exit_code, message, never_started))
 

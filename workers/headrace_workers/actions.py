@@ -16,7 +16,9 @@ __all__ = [
     "Cancel",
     "Close",
     "Finish",
+    "FoundInfrastructure",
     "Kill",
+    "LetGo",
     "Notice",
     "Open",
     "Remove",
@@ -40,6 +42,19 @@ class Attempt:
     def to_message(self) -> AttemptRef:
         """The message of the value."""
         return AttemptRef(run_id=self.run_id, attempt=self.number, fence=self.fence)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInfrastructure:
+    """Infrastructure that exists, whichever worker has made it.
+
+    Attributes:
+        attempt: which it was made for.
+        infrastructure_id: by which it can be found again.
+    """
+
+    attempt: Attempt
+    infrastructure_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,8 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Start the infrastructure of an attempt. What becomes of it is told by `started` and `exited`."""
+    """Start the infrastructure of an attempt, or see it through if the assignment names some. What becomes of
+    it is told by `started` and `exited`."""
 
     attempt: Attempt
     assignment: Assignment
@@ -102,8 +118,15 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """Have nothing to do with an attempt's infrastructure any more; it goes on. Nothing is told of it."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
-    """Remove what may be left of an attempt that this session does not hold."""
+    """Remove what may be left of an attempt that is not held. What came of it is told by `removed`."""
 
     attempt: Attempt
     infrastructure_id: str
@@ -133,4 +156,4 @@ class Finish:
     error: ServiceError | None = None
 
 
-Action: TypeAlias = Open | Send | Close | Begin | Cancel | Kill | Remove | Notice | Finish
+Action: TypeAlias = Open | Send | Close | Begin | Cancel | Kill | LetGo | Remove | Notice | Finish

@@ -73,12 +73,14 @@ class WorkerFacts:
         work_pool: its pool; empty for a process that serves its own deployments.
         environment: what every run needs to reach the server.
         tell: shows a line to whoever looks at the worker.
+        server_address: `host:port` of the server that the worker is connected to; empty: not connected yet.
     """
 
     name: str = ""
     work_pool: str = ""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     tell: Callable[[str], None] = print
+    server_address: Callable[[], str] = str
 
 
 C = TypeVar("C", bound=BaseJobConfiguration)
@@ -135,15 +137,21 @@ class BaseWorker(ABC, Generic[C]):
                 "deployment": {"name": assignment.deployment_name},
             },
             default_command=DEFAULT_COMMAND,
-            base_env={**self.facts.environment, **assignment.environment, **run_environment(assignment)},
+            base_env={**self.base_environment(), **assignment.environment, **run_environment(assignment)},
             base_labels=self._labels(assignment),
         )
         return cast("C", self.job_configuration.model_validate(job))
+
+    def base_environment(self) -> Mapping[str, str]:
+        """What every run needs to reach the server."""
+        return self.facts.environment
 
     def _labels(self, assignment: Assignment) -> dict[str, str]:
         run = assignment.run
         labels = {
             "flow-run-id": run.id,
+            "attempt": str(assignment.attempt.attempt),
+            "fence": str(assignment.attempt.fence),
             "flow-run-name": run.name,
             "flow-name": run.flow_name,
             "deployment-name": assignment.deployment_name,
@@ -184,8 +192,25 @@ class BaseWorker(ABC, Generic[C]):
     async def cancel_gently(self, infrastructure_id: str, configuration: C, reason: str) -> None:
         """Tell the run's process that it is being cancelled, where there is a way besides the server's."""
 
-    async def teardown(self, infrastructure_id: str) -> None:
-        """Remove what may be left of a run that this process did not start; unknown ids are passed over."""
+    async def adopt(
+        self, configuration: C, assignment: Assignment, infrastructure_id: str
+    ) -> BaseWorkerResult:
+        """See a run through that goes on in infrastructure of a former worker process.
+
+        Only types with WORKER_CAPABILITY_SURVIVES_RESTART are asked to: see
+        `headrace_workers.infrastructure`.
+        """
+        raise NotImplementedError(f"Runs of {self.type} workers end with their worker.")
+
+    async def teardown(self, infrastructure_id: str) -> bool:
+        """Remove what may be left of a run that this process did not start.
+
+        Only types with WORKER_CAPABILITY_TEARDOWN are asked to.
+
+        Returns:
+            Whether it was here, and nothing of it runs any more.
+        """
+        return False
 
 
 def run_environment(assignment: Assignment) -> dict[str, str]:

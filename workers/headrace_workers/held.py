@@ -35,6 +35,7 @@ class Held:
         cancel_seq: of the newest cancellation that was acted upon; 0: none.
         is_lost: the server says that it is not ours: nothing is reported of it.
         is_given_back: it is being ended so that another worker can have it.
+        is_torn_down: the server waits for its end.
         stop_reason: why this worker ends it; empty: it does not.
     """
 
@@ -45,6 +46,7 @@ class Held:
     cancel_seq: int = 0
     is_lost: bool = False
     is_given_back: bool = False
+    is_torn_down: bool = False
     stop_reason: str = ""
 
     @property

@@ -7,8 +7,9 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, repeat
 from typing import Final
 
 from headrace.core.errors import ServiceError
@@ -81,21 +82,25 @@ class OutputLog:
         """The last lines."""
         return "\n".join(self._tail)
 
-    async def keep(self, lines: list[str], logger: str, level: int) -> None:
+    async def keep(
+        self, lines: list[str], logger: str, level: int, times_ns: Iterable[int | None] = ()
+    ) -> None:
         """Put lines on record.
 
         Args:
             lines: in their order.
             logger: the name under which they are found.
             level: as of `logging`.
+            times_ns: when each was printed, by whoever knows; None, or no more of them: now.
         """
         self._tail.extend(lines)
-        entries = [self._entry(line, logger, level) for line in lines if line]
+        times = chain(times_ns, repeat(None))
+        entries = [self._entry(line, logger, level, time) for line, time in zip(lines, times) if line]  # noqa: B905
         loop = asyncio.get_running_loop()
         for first in range(0, len(entries), _LINES):
             await loop.run_in_executor(self._writer, _post, entries[first : first + _LINES])
 
-    def _entry(self, line: str, logger: str, level: int) -> RecordEntry:
+    def _entry(self, line: str, logger: str, level: int, time_ns: int | None) -> RecordEntry:
         entry = LogEntry(
             run_id=self._run_id,
             root_run_id=self._root_run_id,
@@ -104,7 +109,7 @@ class OutputLog:
             message=line.replace("\0", "\\0"),
             attempt=self._attempt,
         )
-        entry.time.FromNanoseconds(time.time_ns() // 1000 * 1000)
+        entry.time.FromNanoseconds((time.time_ns() if time_ns is None else time_ns) // 1000 * 1000)
         return RecordEntry(log=entry)
 
 

@@ -24,6 +24,8 @@ from headrace.v1.worker_service_pb2 import WorkerHello
 from headrace_workers.actions import Notice
 from headrace_workers.base import BaseWorker, WorkerFacts
 from headrace_workers.health import HealthServer, Vitals
+from headrace_workers.infrastructure.search import Search
+from headrace_workers.infrastructure.worker import InfrastructureWorker
 from headrace_workers.session import SessionOptions, WorkerSession
 from headrace_workers.stream import SessionDriver
 from headrace_workers.supervisor import Supervisor
@@ -98,6 +100,8 @@ class WorkerService:
         self._driver: SessionDriver | None = None
         self._began_at = 0.0
         self._first_dial = True
+        self._server_address = ""
+        self._search: Search | None = None
 
     async def run(self) -> None:
         """Until it is told to leave, or the server refuses it.
@@ -109,12 +113,20 @@ class WorkerService:
         loop = asyncio.get_running_loop()
         self._began_at = loop.time()
         self._worker.facts = WorkerFacts(
-            self.name, self._options.work_pool, child_environment(self._settings), self._tell
+            self.name,
+            self._options.work_pool,
+            child_environment(self._settings),
+            self._tell,
+            lambda: self._server_address,
         )
         async with self._worker:
             session = WorkerSession(
                 SessionOptions(
-                    self._hello(), self._options.limit, self._options.max_starting, self._options.is_strict
+                    self._hello(),
+                    self._options.limit,
+                    self._options.max_starting,
+                    self._options.is_strict,
+                    keeps_infrastructure=isinstance(self._worker, InfrastructureWorker),
                 ),
                 random.random,
             )
@@ -122,7 +134,11 @@ class WorkerService:
             metadata = request_metadata(self._settings.api_auth_string)
             driver = SessionDriver(session, supervisor, self._dial, metadata, self._noticed)
             supervisor.listener = self._driver = driver
-            async with self._health(session, supervisor), _signals(self._told_to_leave):
+            async with (
+                self._health(session, supervisor),
+                self._searching(driver),
+                _signals(self._told_to_leave),
+            ):
                 try:
                     await driver.run()
                 finally:
@@ -145,6 +161,8 @@ class WorkerService:
     def _noticed(self, notice: Notice) -> None:
         self._tell(f"Warning: {notice.text}" if notice.is_warning else notice.text)
         driver = self._driver
+        if self._search is not None and driver is not None and driver.session.is_connected:
+            self._search.wake()
         if self._options.run_once and driver is not None and driver.session.is_connected:
             loop = asyncio.get_running_loop()
             loop.call_later(RUN_ONCE_SECONDS, self._leave_once)
@@ -157,8 +175,11 @@ class WorkerService:
         settings = self._settings
         if settings.api_url == "auto":
             may_start, self._first_dial = self._first_dial, False
-            return await connect(settings, start_server=may_start)
-        return settings.api_url, open_channel(settings.api_url)
+            address, channel = await connect(settings, start_server=may_start)
+        else:
+            address, channel = settings.api_url, open_channel(settings.api_url)
+        self._server_address = address
+        return address, channel
 
     def _hello(self) -> WorkerHello:
         options = self._options
@@ -189,6 +210,20 @@ class WorkerService:
         # The same worker again, when it is started again with the same name.
         parts = (socket.gethostname(), str(self._settings.home), self._options.work_pool, self.name)
         return str(uuid.uuid5(_WORKERS, "\0".join(parts)))
+
+    @contextlib.asynccontextmanager
+    async def _searching(self, driver: SessionDriver) -> AsyncGenerator[None]:
+        """While inside, infrastructure is looked for that outlived another worker process."""
+        if not isinstance(self._worker, InfrastructureWorker):
+            yield
+            return
+        self._search = Search(self._worker, driver.found)
+        task = asyncio.ensure_future(self._search.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def _health(self, session: WorkerSession, supervisor: Supervisor) -> AsyncGenerator[None]:

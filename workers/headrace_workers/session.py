@@ -3,7 +3,7 @@
 It is fed with what happened, each time with the time at which it did, and answers with `Action`s:
 
 - streams: `received`, `ended`, and `tick` when `due` says so;
-- work: `started`, `exited`, as a `Begin` goes its way;
+- work: `started`, `exited`, as a `Begin` goes its way; `found`, what there is of a worker before it;
 - wishes: `drain`.
 
 The rules:
@@ -23,7 +23,7 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,13 +36,15 @@ from headrace.v1.worker_service_pb2 import (
     HeartbeatAck,
     PoolSnapshot,
     ServerWelcome,
+    TeardownReply,
     WorkerCredit,
     WorkerDrain,
     WorkerGoodbye,
     WorkerHeartbeat,
     WorkerHello,
 )
-from headrace_workers.actions import Action, Attempt, Close, Finish, Notice, Open, Remove, Send
+from headrace.v1.worker_service_pb2 import FoundInfrastructure as Found
+from headrace_workers.actions import Action, Attempt, Close, Finish, FoundInfrastructure, Notice, Open, Send
 from headrace_workers.beats import Beats
 from headrace_workers.links import Links
 from headrace_workers.work import Work
@@ -71,12 +73,14 @@ class SessionOptions:
         limit: runs at once; None: as many as the server has.
         max_starting: runs whose infrastructure may be starting at once.
         is_strict: end work before the lease runs out, instead of going on until the server says so.
+        keeps_infrastructure: when the worker leaves, what runs goes on, for another worker to see it through.
     """
 
     hello: WorkerHello
     limit: int | None = None
     max_starting: int = 16
     is_strict: bool = False
+    keeps_infrastructure: bool = False
 
 
 class WorkerSession:
@@ -96,7 +100,9 @@ class WorkerSession:
         self._options = options
         self._links = Links(random)
         self._beats = Beats()
-        self._work = Work(options.limit, options.max_starting, self._do, self._send)
+        self._work = Work(
+            *(options.limit, options.max_starting, self._do, self._send), keeps=options.keeps_infrastructure
+        )
         self._actions: list[Action] = []
         self._session_id = ""
         self._hello_at = 0.0
@@ -191,9 +197,7 @@ class WorkerSession:
         elif kind == "go_away":
             self._sent_away(stream, message.go_away, now)
         elif kind == "teardown":
-            attempt = Attempt.of(message.teardown.attempt)
-            if not self._work.holds(attempt):
-                self._do(Remove(attempt, message.teardown.infrastructure_id))
+            self._work.tear_down(message.teardown)
         elif kind == "drain_request":
             wish = message.drain_request
             self.drain(now, _seconds(wish.deadline) if wish.HasField("deadline") else None)
@@ -224,6 +228,20 @@ class WorkerSession:
         """
         self._work.exited(attempt, exit_code, message, never_started)
         self._move(now)
+
+    def removed(self, attempt: Attempt, removed: bool) -> None:
+        """What a `Remove` came to: whether it was here, and nothing of it runs any more."""
+        self._send(teardown_reply=TeardownReply(attempt=attempt.to_message(), removed=removed))
+
+    def found(self, infrastructure: Iterable[FoundInfrastructure]) -> None:
+        """There is this infrastructure, its own included: the server says what becomes of the rest."""
+        items = [
+            Found.Item(attempt=one.attempt.to_message(), infrastructure_id=one.infrastructure_id)
+            for one in infrastructure
+            if not self._work.holds(one.attempt)
+        ]
+        if items and not self.is_draining:
+            self._send(found=Found(items=items))
 
     def drain(self, now: float, deadline_seconds: float | None) -> None:
         """Take nothing new; leave when everything has ended.

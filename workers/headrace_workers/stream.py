@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc.aio
@@ -18,7 +18,9 @@ from headrace_workers.actions import (
     Cancel,
     Close,
     Finish,
+    FoundInfrastructure,
     Kill,
+    LetGo,
     Notice,
     Open,
     Remove,
@@ -51,8 +53,12 @@ class Executor(Protocol):
         """End it now."""
         ...
 
+    def let_go(self, attempt: Attempt) -> None:
+        """Have nothing to do with it any more."""
+        ...
+
     def remove(self, attempt: Attempt, infrastructure_id: str) -> None:
-        """Remove what may be left of it."""
+        """Remove what may be left of it, and tell the driver."""
         ...
 
 
@@ -119,6 +125,16 @@ class SessionDriver:
         self.session.exited(attempt, exit_code, message, never_started, self._loop.time())
         self._act()
 
+    def removed(self, attempt: Attempt, removed: bool) -> None:
+        """What a removal came to."""
+        self.session.removed(attempt, removed)
+        self._act()
+
+    def found(self, infrastructure: Sequence[FoundInfrastructure]) -> None:
+        """What there is of infrastructure, this worker's own included."""
+        self.session.found(infrastructure)
+        self._act()
+
     def drain(self, deadline_seconds: float | None) -> None:
         """Take nothing new, and end when nothing runs any more."""
         self.session.drain(self._loop.time(), deadline_seconds)
@@ -160,6 +176,8 @@ class SessionDriver:
                 self._executor.cancel(attempt, grace_seconds, reason)
             case Kill(attempt, reason):
                 self._executor.kill(attempt, reason)
+            case LetGo(attempt):
+                self._executor.let_go(attempt)
             case Remove(attempt, infrastructure_id):
                 self._executor.remove(attempt, infrastructure_id)
             case Notice():

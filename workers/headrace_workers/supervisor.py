@@ -26,6 +26,10 @@ _log = logging.getLogger("headrace.worker")
 class Listener(Protocol):
     """Who wants to know what becomes of the work."""
 
+    def removed(self, attempt: Attempt, removed: bool) -> None:
+        """What the removal of something that was not begun here came to."""
+        ...
+
     def started(self, attempt: Attempt, infrastructure_id: str) -> None:
         """The infrastructure is there."""
         ...
@@ -42,6 +46,7 @@ class _Job:
     infrastructure_id: str = ""
     killed_because: str = ""
     is_cancelled: bool = False
+    task: asyncio.Task[None] | None = None
 
 
 class Supervisor:
@@ -85,7 +90,7 @@ class Supervisor:
         """Start a run."""
         self.begun += 1
         job = self._jobs[attempt] = _Job(assignment)
-        self._spawn(self._see_through(attempt, job))
+        job.task = self._spawn(self._see_through(attempt, job))
 
     def cancel(self, attempt: Attempt, grace_seconds: float, reason: str) -> None:
         """Let a run end by itself, and make it end when the grace is over."""
@@ -101,16 +106,24 @@ class Supervisor:
             job.killed_because = job.killed_because or reason
             self._spawn(self._end(job, 0.0))
 
+    def let_go(self, attempt: Attempt) -> None:
+        """Have nothing to do with a run any more; it goes on."""
+        job = self._jobs.get(attempt)
+        if job is not None and job.task is not None:
+            self._tell(f"Run {attempt.run_id} goes on without this worker.")
+            job.task.cancel()
+
     def remove(self, attempt: Attempt, infrastructure_id: str) -> None:
         """Remove what may be left of a run."""
-        self._spawn(self._worker.teardown(infrastructure_id))
+        self._spawn(self._remove(attempt, infrastructure_id))
 
     # How it is done.
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -119,7 +132,8 @@ class Supervisor:
 
     async def _see_through(self, attempt: Attempt, job: _Job) -> None:
         name = job.assignment.run.name or attempt.run_id
-        self._tell(f"Run {name} ({attempt.run_id}) begins.")
+        found = job.assignment.infrastructure_id
+        self._tell(f"Run {name} ({attempt.run_id}) {f'goes on in {found}' if found else 'begins'}.")
         try:
             result = await self._run(attempt, job)
         finally:
@@ -132,8 +146,9 @@ class Supervisor:
         self.listener.exited(attempt, result.status_code, message, result.never_started)
 
     async def _run(self, attempt: Attempt, job: _Job) -> BaseWorkerResult:
+        found = job.assignment.infrastructure_id
         try:
-            job.configuration = self._worker.configure(job.assignment, self._template())
+            job.configuration = self._configure(job.assignment)
         except (ValueError, HeadraceException) as error:
             return BaseWorkerResult(None, f"The job cannot be configured: {error}", never_started=True)
 
@@ -144,11 +159,27 @@ class Supervisor:
                 self._spawn(self._end(job, 0.0))
 
         try:
+            if found:
+                started(found)
+                return await self._worker.adopt(job.configuration, job.assignment, found)
             return await self._worker.run(job.configuration, job.assignment, started)
         except Exception as error:
             _log.info("Run %s could not be started", attempt.run_id, exc_info=error)
             words = f"It could not be started: {type(error).__name__}: {error}"
             return BaseWorkerResult(None, words, never_started=not job.infrastructure_id)
+
+    def _configure(self, assignment: Assignment) -> BaseJobConfiguration:
+        try:
+            return self._worker.configure(assignment, self._template())
+        except (ValueError, HeadraceException):
+            if not assignment.infrastructure_id:
+                raise
+            # The template is another one by now; what runs already needs little of it.
+            plain = Assignment(attempt=assignment.attempt, run=assignment.run)
+            return self._worker.configure(plain, {})
+
+    async def _remove(self, attempt: Attempt, infrastructure_id: str) -> None:
+        self.listener.removed(attempt, await self._worker.teardown(infrastructure_id))
 
     def _template(self) -> Mapping[str, Any]:
         found: dict[str, Any] = MessageToDict(self._pool().base_job_template)

@@ -13,8 +13,15 @@ from headrace.v1.worker_pb2 import (
     ATTEMPT_PHASE_SUBMITTING,
     HeldAttempt,
 )
-from headrace.v1.worker_service_pb2 import Assignment, AssignmentReply, CancelAck, CancelAttempt
-from headrace_workers.actions import Action, Attempt, Begin, Cancel, Kill, Notice
+from headrace.v1.worker_service_pb2 import (
+    Assignment,
+    AssignmentReply,
+    CancelAck,
+    CancelAttempt,
+    Teardown,
+    TeardownReply,
+)
+from headrace_workers.actions import Action, Attempt, Begin, Cancel, Kill, LetGo, Notice, Remove
 from headrace_workers.held import Held, HeldSet
 from headrace_workers.reports import ReportLog
 
@@ -32,6 +39,7 @@ class Work:
         max_starting: how many may be starting at once.
         do: takes what is to be done.
         send: writes on the present stream, if there is one, a message given by its field's name.
+        keeps: what runs goes on when the worker leaves.
 
     Attributes:
         assigned: assignments since the server's welcome.
@@ -45,11 +53,14 @@ class Work:
         max_starting: int,
         do: Callable[[Action], None],
         send: Callable[..., None],
+        *,
+        keeps: bool = False,
     ) -> None:
         self._slots = UNLIMITED_SLOTS if limit is None else limit
         self._max_starting = max_starting
         self._do = do
         self._send: Callable[..., Any] = send
+        self._keeps = keeps
         self._held = HeldSet()
         self._given_back: list[Attempt] = []
         self.reports = ReportLog()
@@ -113,10 +124,11 @@ class Work:
             # Sent twice: the first answer may be lost.
             self._accept(assignment)
             return
-        self.assigned += uses_credit
+        is_found = bool(assignment.infrastructure_id)  # it runs already: whatever the limit, it is ours
+        self.assigned += uses_credit and not is_found
         if not self._held.is_new(attempt):
             return
-        if self.is_closed or self.running >= self._slots:
+        if self.is_closed or (self.running >= self._slots and not is_found):
             reason = "the worker drains" if self.is_closed else "no slot is free"
             refuse = AssignmentReply.Refuse(reason=reason)
             self._send(reply=AssignmentReply(assignment_id=assignment.assignment_id, refuse=refuse))
@@ -163,6 +175,15 @@ class Work:
                 self._do(Cancel(held.attempt, grace, message.reason))
         self._send(cancel_ack=CancelAck(run_id=held.attempt.run_id, cancel_seq=message.cancel_seq))
 
+    def tear_down(self, message: Teardown) -> None:
+        """Nothing is to be left of an attempt that was given up."""
+        attempt = Attempt.of(message.attempt)
+        held = self._held.get(attempt)
+        if held is None:
+            self._do(Remove(attempt, message.infrastructure_id))
+        elif held.is_lost:
+            held.is_torn_down = True  # it is being ended, and its end is the answer
+
     # What becomes of the infrastructure.
 
     def begin_due(self, now: float) -> None:
@@ -195,6 +216,8 @@ class Work:
         held.phase = ATTEMPT_PHASE_ENDING
         if held.is_lost:
             self._held.remove(held)
+            if held.is_torn_down:
+                self._send(teardown_reply=TeardownReply(attempt=attempt.to_message(), removed=True))
         elif held.is_given_back:
             self._held.remove(held)
             self._given_back.append(attempt)
@@ -220,20 +243,25 @@ class Work:
                 self._given_back.append(held.attempt)
 
     def give_back(self, reason: str) -> None:
-        """End what runs, so that others may have it."""
+        """End what runs, or leave it to others as it is, if it goes on without this worker."""
         for held in self._held:
             if self._may_give_back(held):
                 held.is_given_back = True
-                self._do(Kill(held.attempt, reason))
+                if self._keeps and not held.is_starting:
+                    self._held.remove(held)
+                    self._do(LetGo(held.attempt))
+                else:
+                    self._do(Kill(held.attempt, reason))
 
     def _may_give_back(self, held: Held) -> bool:
         return held.has_infrastructure and not held.is_given_back and not held.is_lost
 
     def abandon(self) -> None:
-        """End what runs; nobody is told."""
+        """End what runs, or leave it as it is; nobody is told."""
         for held in self._held:
             if held.has_infrastructure:
-                self._do(Kill(held.attempt, "the worker leaves"))
+                is_left = self._keeps and not held.is_starting
+                self._do(LetGo(held.attempt) if is_left else Kill(held.attempt, "the worker leaves"))
 
 
 def _seconds_until_start(assignment: Assignment) -> float:

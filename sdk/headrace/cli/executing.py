@@ -22,7 +22,7 @@ from headrace.cli.scripts import ScriptError, load_flow
 from headrace.client import get_client
 from headrace.core.errors import HeadraceException, ServiceError, StaleAttempt
 from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
-from headrace.logging.handlers import show_lines_on
+from headrace.logging.handlers import MARKED_LINES, mark_lines, show_lines_on
 from headrace.v1.run_pb2 import Run
 from headrace.v1.run_service_pb2 import UpdateRunRequest
 
@@ -82,8 +82,11 @@ def execute(
     run_id = flow_run or next((os.environ[name] for name in _RUN_ID if os.environ.get(name)), "")
     if not run_id:
         raise CliError("No flow run is named.", f"Give its id, or set {_RUN_ID[0]}.", code=ExitCode.USAGE)
-    if (descriptor := os.environ.pop(_CONSOLE, "")).isdecimal():
-        show_lines_on(int(descriptor))
+    console = os.environ.pop(_CONSOLE, "")
+    if console == MARKED_LINES:
+        mark_lines()
+    elif console.isdecimal():
+        show_lines_on(int(console))
     code = {name: os.environ.get(variable, "") for name, variable in CODE_VARIABLES.items()}
     attempt, fence = os.environ.get("HEADRACE__ATTEMPT", ""), os.environ.get("HEADRACE__FENCE", "")
     if not (attempt.isdecimal() and fence.isdecimal()):

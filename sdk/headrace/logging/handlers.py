@@ -17,8 +17,12 @@ from headrace.settings import get_current_settings
 if TYPE_CHECKING:
     from headrace.runs import FlowRun, TaskRun
 
-__all__ = ["ConsoleHandler", "RecordHandler", "show_lines_on"]
+__all__ = ["LINE_MARK", "MARKED_LINES", "ConsoleHandler", "RecordHandler", "mark_lines", "show_lines_on"]
 
+LINE_MARK: Final = "\x02"
+"""Begins a line that is on record already. A terminal shows nothing of it."""
+MARKED_LINES: Final = "marked"
+"""What `HEADRACE__CONSOLE` says for `mark_lines`."""
 _OWN_LOGGERS: Final = ("headrace.recorder", "headrace.client")
 """Loggers of what carries log lines to the server: their own lines stay here."""
 
@@ -116,6 +120,7 @@ def _say(text: str) -> None:
 
 class _Console:
     stream: TextIO | None = None
+    mark = ""
 
 
 def show_lines_on(descriptor: int) -> None:
@@ -124,6 +129,14 @@ def show_lines_on(descriptor: int) -> None:
     Whoever reads what the process prints would take these lines, which are on record, for more of it.
     """
     _Console.stream = os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+
+
+def mark_lines() -> None:
+    """From now on each line of this process's console handlers begins with `LINE_MARK`.
+
+    For whoever reads all that the process prints as one stream, as with containers.
+    """
+    _Console.mark = LINE_MARK
 
 
 class ConsoleHandler(logging.Handler):
@@ -139,7 +152,10 @@ class ConsoleHandler(logging.Handler):
         if stream is None or stream.closed or _root_prints():
             return
         try:
-            stream.write(self._printable(self.format(record), stream) + self.terminator)
+            text = self._printable(self.format(record), stream)
+            if mark := _Console.mark:
+                text = mark + text.replace("\n", f"\n{mark}")
+            stream.write(text + self.terminator)
             stream.flush()
         except Exception:
             self.handleError(record)

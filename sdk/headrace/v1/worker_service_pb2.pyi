@@ -38,6 +38,8 @@ class ConnectRequest(_message.Message):
     CANCEL_ACK_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    TEARDOWN_REPLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
         """first, exactly once"""
@@ -58,6 +60,10 @@ class ConnectRequest(_message.Message):
     def goodbye(self) -> Global___WorkerGoodbye:
         """an end of stream without it is an abnormal end"""
 
+    @_builtins.property
+    def found(self) -> Global___FoundInfrastructure: ...
+    @_builtins.property
+    def teardown_reply(self) -> Global___TeardownReply: ...
     def __init__(
         self,
         *,
@@ -69,12 +75,14 @@ class ConnectRequest(_message.Message):
         cancel_ack: Global___CancelAck | None = ...,
         drain: Global___WorkerDrain | None = ...,
         goodbye: Global___WorkerGoodbye | None = ...,
+        found: Global___FoundInfrastructure | None = ...,
+        teardown_reply: Global___TeardownReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_ack", b"cancel_ack", "credit", b"credit", "drain", b"drain", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "reply", b"reply", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_ack", b"cancel_ack", "credit", b"credit", "drain", b"drain", "found", b"found", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "reply", b"reply", "report", b"report", "teardown_reply", b"teardown_reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_ack", b"cancel_ack", "credit", b"credit", "drain", b"drain", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "reply", b"reply", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_ack", b"cancel_ack", "credit", b"credit", "drain", b"drain", "found", b"found", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "reply", b"reply", "report", b"report", "teardown_reply", b"teardown_reply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "credit", "heartbeat", "reply", "report", "cancel_ack", "drain", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "credit", "heartbeat", "reply", "report", "cancel_ack", "drain", "goodbye", "found", "teardown_reply"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -461,6 +469,78 @@ class WorkerGoodbye(_message.Message):
 Global___WorkerGoodbye: _TypeAlias = WorkerGoodbye  # noqa: Y015
 
 @_typing.final
+class FoundInfrastructure(_message.Message):
+    """Infrastructure of runs of the pool that exists, and that the session does not hold: of worker processes before
+    it, for the most part. If nobody answers for an attempt any more, the server answers with an assignment that
+    names the infrastructure; if the attempt is over, with a teardown; and not at all if another worker has it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Item(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ATTEMPT_FIELD_NUMBER: _builtins.int
+        INFRASTRUCTURE_ID_FIELD_NUMBER: _builtins.int
+        infrastructure_id: _builtins.str
+        @_builtins.property
+        def attempt(self) -> _run_pb2.AttemptRef: ...
+        def __init__(
+            self,
+            *,
+            attempt: _run_pb2.AttemptRef | None = ...,
+            infrastructure_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "infrastructure_id", b"infrastructure_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundInfrastructure.Item]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___FoundInfrastructure.Item] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoundInfrastructure: _TypeAlias = FoundInfrastructure  # noqa: Y015
+
+@_typing.final
+class TeardownReply(_message.Message):
+    """What became of a teardown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    removed: _builtins.bool
+    """Nothing of it runs any more. False: this worker knows nothing of it, another one may."""
+    @_builtins.property
+    def attempt(self) -> _run_pb2.AttemptRef: ...
+    def __init__(
+        self,
+        *,
+        attempt: _run_pb2.AttemptRef | None = ...,
+        removed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TeardownReply: _TypeAlias = TeardownReply  # noqa: Y015
+
+@_typing.final
 class ConnectResponse(_message.Message):
     """Server to worker."""
 
@@ -609,6 +689,7 @@ class Assignment(_message.Message):
     PULL_STEPS_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     ON_LOST_FIELD_NUMBER: _builtins.int
+    INFRASTRUCTURE_ID_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.str
     entrypoint: _builtins.str
     attempt_credential: _builtins.str
@@ -619,6 +700,10 @@ class Assignment(_message.Message):
     pull_steps: _builtins.str
     """JSON list of steps as text; empty: not set."""
     on_lost: _run_pb2.LostAttemptPolicy.ValueType
+    infrastructure_id: _builtins.str
+    """Set: the run goes on in this infrastructure, which the worker has found. It is to be seen through from now on,
+    and not started.
+    """
     @_builtins.property
     def attempt(self) -> _run_pb2.AttemptRef: ...
     @_builtins.property
@@ -655,10 +740,11 @@ class Assignment(_message.Message):
         pull_steps: _builtins.str = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
         on_lost: _run_pb2.LostAttemptPolicy.ValueType = ...,
+        infrastructure_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_variables", b"job_variables", "run", b"run", "server_time", b"server_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "attempt", b"attempt", "attempt_credential", b"attempt_credential", "deployment_name", b"deployment_name", "entrypoint", b"entrypoint", "environment", b"environment", "job_variables", b"job_variables", "on_lost", b"on_lost", "path", b"path", "pull_steps", b"pull_steps", "run", b"run", "server_time", b"server_time", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "attempt", b"attempt", "attempt_credential", b"attempt_credential", "deployment_name", b"deployment_name", "entrypoint", b"entrypoint", "environment", b"environment", "infrastructure_id", b"infrastructure_id", "job_variables", b"job_variables", "on_lost", b"on_lost", "path", b"path", "pull_steps", b"pull_steps", "run", b"run", "server_time", b"server_time", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -789,7 +875,9 @@ Global___ServerDrain: _TypeAlias = ServerDrain  # noqa: Y015
 
 @_typing.final
 class Teardown(_message.Message):
-    """Remove what may be left of an attempt that was given up."""
+    """Remove what may be left of an attempt that was given up. Repeated, to this worker or others of its pool, until
+    one replies that it is removed.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

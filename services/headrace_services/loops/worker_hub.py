@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from headrace.core.clock import Clock
-from headrace.core.errors import ServerBusy
+from headrace.core.errors import ServerBusy, ServiceError
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.worker_service_pb2 import CancelAttempt
 from headrace_services.loops.dispatcher import Dispatcher, Taker
@@ -19,7 +19,9 @@ from headrace_services.loops.queue_keeper import QueueKeeper
 from headrace_services.loops.worker_deaths import LocalWorker, WorkerDeaths
 from headrace_services.loops.worker_news import WorkerNews
 from headrace_services.loops.worker_sessions import Session, SessionLeases, SessionReaper
+from headrace_services.storage.adopting import Found
 from headrace_services.storage.attempt_news import News, NewsOutcome
+from headrace_services.storage.claiming import Claimed
 from headrace_services.storage.database import Database
 from headrace_services.storage.worker_commands import OpenedSession, WorkerIdentity
 
@@ -41,6 +43,7 @@ class Link(Taker, Session, LocalWorker, Protocol):
 
     worker_id: str
     name: str
+    work_pool: str
     has_left: bool
 
     def settled(self, outcome: NewsOutcome) -> None:
@@ -53,6 +56,14 @@ class Link(Taker, Session, LocalWorker, Protocol):
 
     def cancel(self, cancels: Sequence[CancelAttempt]) -> None:
         """All of its runs that are being cancelled now."""
+        ...
+
+    def take_over(self, claimed: Claimed) -> None:
+        """Hand a run over that goes on in infrastructure which the worker has found."""
+        ...
+
+    def tear_down(self, attempt: AttemptRef, infrastructure_id: str) -> None:
+        """Have it remove what is left of an attempt that is over."""
         ...
 
     def ask_to_drain(self, deadline_seconds: float | None) -> None:
@@ -197,6 +208,22 @@ class WorkerHub:
     def tell(self, news: Sequence[News]) -> None:
         """Something was heard of attempts."""
         self.news.tell(news)
+
+    async def found(self, link: Link, found: Sequence[Found]) -> None:
+        """A worker has found infrastructure that it does not hold. What fails now is found again."""
+        try:
+            answers = await self._database.writer.adopt_found(
+                link.session_id, link.worker_id, link.work_pool, found
+            )
+        except ServiceError as error:
+            _log.warning("what the worker %s has found must wait: %s", link.name, error.message)
+            return
+        for item, claimed in answers:
+            if claimed is not None:
+                link.take_over(claimed)
+            else:
+                attempt = AttemptRef(run_id=item.run_id, attempt=item.attempt, fence=item.fence)
+                link.tear_down(attempt, item.infrastructure_id)
 
     async def goodbye(self, link: Link, released: Sequence[AttemptRef]) -> None:
         """The worker leaves and gives these back."""

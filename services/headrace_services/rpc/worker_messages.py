@@ -75,6 +75,7 @@ def assignment_of(claimed: Claimed, server_time: int) -> Assignment:
         attempt=AttemptRef(run_id=run.id, attempt=run.attempt, fence=run.fence),
         run=run,
         on_lost=claimed.on_lost,  # type: ignore[arg-type]  # the number is the wire's own
+        infrastructure_id=claimed.infrastructure_id,
     )
     if deployment is not None:
         _describe(assignment, deployment)

@@ -23,6 +23,7 @@ from headrace_services.domain.attempt_rules import Mirrored, Phase, reconcile
 from headrace_services.domain.claims import Offer
 from headrace_services.rpc.validation import rules
 from headrace_services.rpc.worker_messages import assignment_of, identity_of, pool_snapshot, set_seconds
+from headrace_services.storage.adopting import Found
 from headrace_services.storage.attempt_news import News, NewsKind, NewsOutcome, Standing
 from headrace_services.storage.claiming import Claimed
 from headrace_services.storage.worker_commands import OpenedSession, WorkerIdentity
@@ -84,6 +85,10 @@ class Dispatch(Protocol):
         """Make it durable, then call `settled` on the stream of each."""
         ...
 
+    async def found(self, link: WorkerStream, found: Sequence[Found]) -> None:
+        """Decide what becomes of infrastructure: `take_over`, `tear_down`, or nothing of it is called."""
+        ...
+
     async def goodbye(self, link: WorkerStream, released: Sequence[AttemptRef]) -> None:
         """The worker leaves and gives these back, durably."""
         ...
@@ -97,6 +102,7 @@ class WorkerStream:
         epoch: of the stream within the session.
         worker_id: the worker.
         name: of the worker, for people.
+        work_pool: whose runs it takes; empty: those of tasks or deployments.
         policy: what it was told.
         is_draining: it takes nothing new.
         has_left: it has said goodbye.
@@ -108,6 +114,7 @@ class WorkerStream:
         self.session_id = ""
         self.worker_id = ""
         self.name = ""
+        self.work_pool = ""
         self.host, self.pid = "", 0
         self.epoch = 0
         self.policy = dispatch.terms()
@@ -181,6 +188,8 @@ class WorkerStream:
                 self.has_left = True
                 await self._dispatch.goodbye(self, request.goodbye.released)
                 return
+            elif kind == "found":
+                await self._dispatch.found(self, [_found(item) for item in request.found.items])
             elif kind in handlers:
                 handlers[kind](request)
             # Anything else comes from a newer worker, which knows that we may not know it.
@@ -195,6 +204,7 @@ class WorkerStream:
         identity = identity_of(hello, hello.session_id.lower() or new_id())
         opened = await self._dispatch.open(identity, self.policy.lease_seconds)
         self.worker_id, self.name = identity.worker.id, identity.worker.name
+        self.work_pool = hello.work_pool
         self.host, self.pid = hello.sdk.host, hello.sdk.pid
         self.epoch = opened.epoch
         self._max_bytes = min(
@@ -302,6 +312,17 @@ class WorkerStream:
         self._offers[claimed.assignment_id] = (run.id, run.fence)
         self._assignments.append(pb.ConnectResponse(assignment=assignment))
         self._wake.set()
+
+    def take_over(self, claimed: Claimed) -> None:
+        """Hands a run over that goes on in infrastructure which the worker has found. It takes no credit."""
+        run = claimed.run
+        self._mirror[run.id] = Mirrored(run.attempt, run.fence, Phase.ACCEPTED, self._clock.monotonic())
+        self._assignments.append(pb.ConnectResponse(assignment=assignment_of(claimed, self._clock.now())))
+        self._wake.set()
+
+    def tear_down(self, attempt: AttemptRef, infrastructure_id: str) -> None:
+        """Has the worker remove what is left of an attempt that is over."""
+        self._send(teardown=pb.Teardown(attempt=attempt, infrastructure_id=infrastructure_id))
 
     def _tell(self, kind: NewsKind, attempt: tuple[str, int, int], **more: object) -> None:
         news = News(kind, self.session_id, self.worker_id, *attempt, **more)  # type: ignore[arg-type]
@@ -452,6 +473,11 @@ class WorkerStream:
         self.is_draining = True
         self._dispatch.changed(self)
         self._dispatch.heard(self)  # so that others see that it drains
+
+
+def _found(item: pb.FoundInfrastructure.Item) -> Found:
+    ref = item.attempt
+    return Found(ref.run_id.lower(), ref.attempt, ref.fence, item.infrastructure_id)
 
 
 class _Reports:

@@ -35,7 +35,7 @@ from headrace_services.storage.run_codec import run_message
 from headrace_services.storage.steps import Steps, call
 from headrace_services.storage.work import Work, run_from_row
 
-__all__ = ["Claim", "Claimed", "Claims", "StreamOffer", "candidate_of", "decode_map"]
+__all__ = ["Claim", "Claimed", "Claims", "StreamOffer", "candidate_of", "decode_map", "versions_of"]
 
 _MOST: Final = 256
 _random: Final = random.Random()
@@ -60,6 +60,7 @@ class Claimed:
         deployment: the version of it that the run was made with; None: it has none.
         start_time: not before, microseconds.
         on_lost: what is done when the attempt is lost, the wire's number.
+        infrastructure_id: what it runs in already; empty: it is to be started.
     """
 
     session_id: str
@@ -68,6 +69,7 @@ class Claimed:
     deployment: Deployment | None
     start_time: int
     on_lost: int
+    infrastructure_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Claim(Command[Claims]):
         candidates = [candidate_of(row.queued, routes[row.queued.route], loaded) for row in by_id.values()]
         choices = choose(candidates, loaded.facts, _random)
         runs = {id: _take(work, row) for id, row in by_id.items()}
-        versions = yield from _versions(
+        versions = yield from versions_of(
             work, [runs[c.candidate.run_id] for c in choices if c.offer is not None]
         )
         claimed = [
@@ -209,7 +211,7 @@ def _take(work: Work, row: Waiting) -> RunRow:
     return run
 
 
-def _versions(work: Work, runs: Sequence[RunRow]) -> Steps[dict[str, Deployment]]:
+def versions_of(work: Work, runs: Sequence[RunRow]) -> Steps[dict[str, Deployment]]:
     """By run id, what its deployment was when it was made."""
     ids = {run.id: Run.FromString(run.spec).deployment_version_id for run in runs if run.deployment_id}
     wanted = sorted(set(ids.values()) - {""})

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.run_service_pb2 import ExplainRunResponse, ProposeStateResponse
+from headrace_services.storage.adopting import AdoptFound, Found, FoundAnswer
 from headrace_services.storage.attempt_news import ApplyNews, News, NewsOutcome
 from headrace_services.storage.claiming import Claim, Claims, StreamOffer
 from headrace_services.storage.command import Command
@@ -120,6 +121,12 @@ class DispatchWriter:
     async def apply_news(self, news: Sequence[News]) -> list[NewsOutcome]:
         """Apply what was heard of attempts; one outcome for each piece, in order."""
         return await self._ask(ApplyNews(news))
+
+    async def adopt_found(
+        self, session_id: str, worker_id: str, work_pool: str, found: Sequence[Found]
+    ) -> list[FoundAnswer]:
+        """Infrastructure of the pool was found by a worker that does not hold it; see `AdoptFound`."""
+        return await self._ask(AdoptFound(session_id, worker_id, work_pool, found))
 
     async def open_session(
         self, identity: WorkerIdentity, replica_id: str, lease_seconds: float

@@ -38,18 +38,26 @@ def exit_code_of(status: int) -> int:
 
 
 def explain_exit(
-    exit_code: int, *, killed_because: str = "", last_output: str = "", peak_bytes: int = 0
+    exit_code: int,
+    *,
+    killed_because: str = "",
+    reason: str = "",
+    last_output: str = "",
+    peak_bytes: int = 0,
 ) -> str:
     """What a crash message says of the end of a process.
 
     Args:
         exit_code: as `exit_code_of` gives it.
         killed_because: why it was ended from here; empty: it was not.
+        reason: a sentence of whoever knows more than the exit code says.
         last_output: the end of what it has printed.
         peak_bytes: the most memory it has had; 0: not known.
     """
     if killed_because:
         text = f"The process was ended because {killed_because}."
+    elif reason:
+        text = f"{reason} (exit code {exit_code})"
     elif exit_code in _WORDS:
         text = _WORDS[exit_code]
         if exit_code in (137, 247) and peak_bytes:
