@@ -22,7 +22,16 @@ from headrace.exceptions import Cancel
 if TYPE_CHECKING:
     from headrace.context import RunContext
 
-__all__ = ["LoopScope", "PassiveScope", "Scope", "ThreadScope", "plant", "signals_are_taken", "takes_signals", "was_for_scope"]
+__all__ = [
+    "LoopScope",
+    "PassiveScope",
+    "Scope",
+    "ThreadScope",
+    "plant",
+    "signals_are_taken",
+    "takes_signals",
+    "was_for_scope",
+]
 
 _RECORDER: Final = str(Path(headrace.recorder.__file__).parent)
 # What a run is and what is recorded of it change together there.

@@ -25,7 +25,7 @@ _here = _Here()
 
 
 class _WatchedPrint:
-    """A `print` that looks at the run it is called in, and hands on what is not for a log to the one before it.
+    """A `print` that looks at the run it is called in; what is not for a log goes to the one before it.
 
     Who else replaces `print` (progress bars, Ray) may keep this one and call it: each holds the one that it
     found, so that however they are stacked, the innermost is Python's own.
