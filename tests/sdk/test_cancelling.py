@@ -397,7 +397,10 @@ def test_a_thread_that_hangs_in_c_code_is_left_to_itself(recorder: MemoryRecorde
     assert time.monotonic() - began < 10
     assert hooks == [1]
     assert recorder.the("it").names[-1] == "Cancelled"
+    assert recorder.the("hanging").names[-1] == "Running"
+    # What it records when it is over must not be on the record of the next test.
     hangs.set()
+    wait_until(lambda: recorder.the("hanging").names[-1] == "Cancelled")
 
 
 def test_a_process_that_hangs_in_c_code_is_killed(recorder: MemoryRecorder, tmp_path: Any) -> None:
@@ -405,7 +408,6 @@ def test_a_process_that_hangs_in_c_code_is_killed(recorder: MemoryRecorder, tmp_
 
     @task(name="hanging")
     def hanging() -> None:
-
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         begun.touch()
         time.sleep(PATIENCE_SECONDS)
@@ -418,9 +420,11 @@ def test_a_process_that_hangs_in_c_code_is_killed(recorder: MemoryRecorder, tmp_
         wait_until(begun.exists)
         cancel(recorder, "it", grace_seconds=2)
 
-    threading.Thread(target=when_it_has_begun).start()
+    thread = threading.Thread(target=when_it_has_begun)
+    thread.start()
     with pytest.raises(CancelledRun):
         body()
+    thread.join()
     run = recorder.the("hanging")
     assert (run.names[-1], run.states[-1].message) == ("Cancelled", ABOVE)
 
