@@ -46,6 +46,7 @@ _FOREIGN: Final = {
     "pandas": "headrace.core.fingerprint.frames",
     "polars": "headrace.core.fingerprint.polars_frames",
     "pyarrow": "headrace.core.fingerprint.arrow_tables",
+    "torch": "headrace.core.fingerprint.tensors",
 }
 """Libraries whose values have an encoder: imported when one is met, for then the library is loaded too."""
 
