@@ -11,6 +11,7 @@ import pytest
 
 from headrace import flow, resume_flow_run, runtime, suspend_flow_run, tags, task
 from headrace.client import get_client
+from headrace.client.deployments import deployment_key
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import new_id
 from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
@@ -19,6 +20,8 @@ from headrace.execution.steps import ServerSteps
 from headrace.recorder import process
 from headrace.settings import temporary_settings
 from headrace.testing import skip_time
+from headrace.v1.deployment_pb2 import Deployment
+from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, RUN_KIND_TASK, Run, RunFilter
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED
@@ -252,3 +255,35 @@ def test_a_suspended_run_comes_back(client: Any) -> None:
     assert client.get_run(run.id).run_count == 1
     history = ["Scheduled", "Pending", "Running", "Suspended", "Resuming", "Pending", "Running", "Completed"]
     assert names(client, run) == history
+
+
+def test_it_knows_its_deployment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the run was made from it: the deployment has changed meanwhile."""
+    answer = client.apply_deployment(Deployment(flow_name="given", name="nightly", version="v1"))
+    asked = CreateDeploymentRunRequest(deployment=deployment_key("given/nightly"))
+    asked.parameters = json.dumps({"n": 3})
+    run = client.create_deployment_run(asked).run
+    client.apply_deployment(Deployment(flow_name="given", name="nightly", version="v2"))
+    monkeypatch.setenv("HEADRACE__FLOW_RUN_ID", run.id)
+    seen: list[Any] = []
+
+    def look() -> None:
+        told = runtime.deployment
+        seen.append([told.id, told.name, told.version, told.parameters, told.flow_run_id])
+
+    @flow
+    def child() -> str:
+        look()
+        return str(runtime.flow_run.id)
+
+    @task
+    def calls() -> str:
+        return child()
+
+    def body(n: int) -> str:
+        look()
+        return calls()
+
+    child_id = run_flow_attempt(given(body), run.id, run.attempt, run.fence).result()
+    told = [answer.deployment.id, "nightly", "v1", {"n": 3}]
+    assert seen == [[*told, run.id], [*told, child_id]]

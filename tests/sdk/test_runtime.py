@@ -241,6 +241,15 @@ def test_a_process_that_was_started_for_a_run_knows_its_id(monkeypatch: pytest.M
     assert deployment.flow_run_id == "f" * 36
 
 
+def test_a_flow_that_was_called_has_no_deployment() -> None:
+    @flow
+    def run(x: int) -> tuple[dict[str, Any], str]:
+        return snapshot(deployment), flow_run.id or ""
+
+    found, run_id = run(1)
+    assert found == {"id": None, "name": None, "version": None, "flow_run_id": run_id, "parameters": {"x": 1}}
+
+
 def test_a_function_with_a_context_may_run_in_many_threads_at_once(recorder: MemoryRecorder) -> None:
     @task
     def work(i: int) -> int:
