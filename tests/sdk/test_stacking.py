@@ -157,7 +157,12 @@ def test_validate_call_above(decorate: Any, kind: str) -> None:
 
     made = decorate(of_kind(kind, double))
 
-    # pydantic refuses all callables that are no functions.
+    # pydantic asks `isinstance`, and refuses all callables but functions, methods and partials of them.
+    for refused in (made, functools.partial(made)):
+        with pytest.raises(pydantic.errors.PydanticUserError) as caught:
+            pydantic.validate_call(refused)
+        assert caught.value.code == "validate-call-type"
+
     @pydantic.validate_call
     @functools.wraps(made)
     def checked(*args: Any, **kwargs: Any) -> Any:
