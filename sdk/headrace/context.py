@@ -7,7 +7,7 @@ Everything is kept in context variables, so `asyncio.gather`, `asyncio.to_thread
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token, copy_context
 from datetime import datetime
@@ -20,7 +20,8 @@ from headrace.settings import get_current_settings
 from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
-    from headrace.engine.api import Interruptible
+    from headrace.assets import Asset
+    from headrace.engine.api import AssetRecord, Interruptible
     from headrace.engine.gate import PauseGate
     from headrace.engine.steps import StepBook
     from headrace.engine.transactions import TransactionNode
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from headrace.runs import FlowRun, TaskRun
     from headrace.task_runners import TaskRunner
     from headrace.tasks import Task
+    from headrace.visualization import Sketch
 
 __all__ = [
     "FlowRunContext",
     "RunContext",
     "TagsContext",
     "TaskRunContext",
+    "current_sketch",
     "current_transaction",
     "entered_transaction",
     "get_result_store",
@@ -53,6 +56,8 @@ _run: ContextVar[FlowRunContext | TaskRunContext | None] = ContextVar("headrace_
 _tags: ContextVar[TagsContext | None] = ContextVar("headrace_tags", default=None)
 entered_transaction: ContextVar[TransactionNode | None] = ContextVar("headrace_transaction", default=None)
 """The innermost transaction that a `with` block has opened."""
+current_sketch: ContextVar[Sketch | None] = ContextVar("headrace_sketch", default=None)
+"""Where calls are only noted, because a flow is drawn and not run."""
 _making_transaction = threading.RLock()
 CANCEL_SECONDS = 15.0
 """How long tasks may take to end when their flow run is cancelled and nobody says how long it may take."""
@@ -223,6 +228,8 @@ class FlowRunContext(RunContext):
         parameters: what the body was called with; the raw arguments until they are validated.
         origins: which run made a value, for the results of this run's children.
         gate: what holds its tasks back while it is paused.
+        lineage: the assets that results of this run's children were made from, by run id; None: there are
+            no assets here.
         kept_subflows: the subflow runs that a retry of this run need not run again; None: all are run again.
         pauses: numbers the pauses of one attempt.
         own_pause: id of the state of the newest pause that the body has asked for.
@@ -240,6 +247,7 @@ class FlowRunContext(RunContext):
         "flow_run",
         "gate",
         "kept_subflows",
+        "lineage",
         "origins",
         "own_pause",
         "parameters",
@@ -263,6 +271,7 @@ class FlowRunContext(RunContext):
         self.origins = ResultOrigins()
         self.gate: PauseGate | None = None
         self.kept_subflows: StepBook | None = None
+        self.lineage: dict[str, Sequence[Asset]] | None = None
         self.pauses = count(1)
         self.own_pause = ""
         self.cancel_seconds = CANCEL_SECONDS
@@ -365,9 +374,11 @@ class TaskRunContext(RunContext):
             What it raises is a failure of the body.
         transaction: the run's own, once anything has asked for it.
         earlier_count: what the run's `run_count` was when this process took it up.
+        assets: what the run makes of assets; None: there are none here.
     """
 
     __slots__ = (
+        "assets",
         "earlier_count",
         "flow_context",
         "hand_over",
@@ -395,6 +406,7 @@ class TaskRunContext(RunContext):
         self.flow_context = flow_context
         self.transaction: TransactionNode | None = None
         self.hand_over: Callable[[Any], None] | None = None
+        self.assets: AssetRecord | None = None
         self.earlier_count = task_run.run_count
 
     @classmethod

@@ -86,7 +86,9 @@ def _pickled_definition(definition: Any) -> bytes:
     bodiless = definition.without_body()
     with suppress(SerializationError):
         return _PICKLE.dumps(bodiless)
-    return _PICKLE.dumps(type(definition)(bodiless.fn, name=definition.name, version=definition.version))
+    return _PICKLE.dumps(
+        definition.again(bodiless.fn, {"name": definition.name, "version": definition.version})
+    )
 
 
 def _pickled(parameters: Mapping[str, Any]) -> Generator[tuple[str, bytes | None]]:

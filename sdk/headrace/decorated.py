@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Final, Generic, ParamSpec, Self, cast
 
@@ -128,6 +128,12 @@ class Decorated(Generic[P, R]):
     def _undecorated(self) -> Any:
         """What to decorate again for the same function with other options."""
         return self.fn if self._descriptor is None else self._descriptor
+
+    def again(self, fn: Any, options: Mapping[str, Any]) -> Self:
+        """Another one of this kind, of another function or with other options."""
+        kind: Any = type(self)
+        other: Self = kind(fn, **options)
+        return other
 
     def without_body(self) -> Self:
         """A copy for another process, of all but the function, which may be called in this process only."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 
 from headrace.annotations import exact_types
+from headrace.context import current_sketch
 from headrace.core.budget import RETRIES_MAX, UNTIL_DEADLINE
 from headrace.decorated import (
     UNSET,
@@ -31,6 +32,7 @@ from headrace.decorated import (
     retry_deadline,
 )
 from headrace.deployable import Deployable
+from headrace.drawable import Drawable
 from headrace.entrypoints import load_flow_from_entrypoint
 from headrace.result_options import (
     ResultSerializer,
@@ -57,7 +59,7 @@ H = TypeVar("H", bound=Hook)
 T = TypeVar("T")
 
 
-class Flow(Deployable, Decorated[P, R]):
+class Flow(Deployable, Drawable, Decorated[P, R]):
     """A function whose calls are recorded as flow runs.
 
     Made by the `flow` decorator, whose arguments are described there.
@@ -227,6 +229,8 @@ class Flow(Deployable, Decorated[P, R]):
         from headrace.execution import api
 
         parameters = self.binder.bind(args, kwargs)
+        if (sketch := current_sketch.get()) is not None:
+            return sketch.call(self, parameters, return_state, wait_for)
         if self.isgenerator:
             return api.iterate_flow(self, parameters, return_state, wait_for)
         if self.isasync:

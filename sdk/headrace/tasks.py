@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
-from headrace.context import FlowRunContext
+from headrace.context import FlowRunContext, current_sketch
 from headrace.core.budget import RETRIES_MAX, UNTIL_DEADLINE
 from headrace.core.codehash import code_hash
 from headrace.core.retry import DELAYS_MAX, Delays, exponential_backoff, normal_delays, valid_jitter_factor
@@ -42,27 +42,24 @@ from headrace.result_options import (
 )
 from headrace.runs import RunPolicy
 from headrace.settings import get_current_settings
+from headrace.task_options import RetryCondition, TaskOptions
 from headrace.utilities.typevars import TypeVar as DefaultTypeVar
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from headrace.assets import Asset, MaterializingTask
     from headrace.cache_policies import CacheKeyFn, CachePolicy, task_input_hash
     from headrace.context import TaskRunContext
     from headrace.futures import HeadraceDistributedFuture, HeadraceFuture, HeadraceFutureList
-    from headrace.runs import TaskRun
     from headrace.states import State
 
-__all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]
+__all__ = ["MaterializingTask", "Task", "TaskOptions", "exponential_backoff", "task", "task_input_hash"]
 
 P = ParamSpec("P")
 R = DefaultTypeVar("R", default=Any, covariant=True)
 T = TypeVar("T")
 H = TypeVar("H", bound=Hook)
-
-RetryCondition = Callable[["Task[..., Any]", "TaskRun", "State[Any]"], Any]
-"""Says whether a failed attempt is followed by another: called with the task, its run and the state in which
-the run would end. Plain or async."""
 
 
 class Task(Decorated[P, R]):
@@ -76,7 +73,13 @@ class Task(Decorated[P, R]):
         task_key: identity of the task's code: its name and a hash of what it does.
         isasync: whether it has to be awaited.
         isgenerator: whether it yields values.
+        assets: what it makes: see `headrace.assets`.
+        asset_deps: what it makes them from, besides those of the tasks whose results it is given.
+        materialized_by: the tool that makes them, or None.
     """
+
+    assets: Sequence[Asset] = ()
+    materialized_by: str | None = None
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class Task(Decorated[P, R]):
         on_running: list[Hook] | None = None,
         on_commit: list[Hook] | None = None,
         on_rollback: list[Hook] | None = None,
+        viz_return_value: Any = None,
+        asset_deps: Iterable[str | Asset] | None = None,
     ) -> None:
         self._adopt(fn)
         settings = get_current_settings()
@@ -143,6 +148,8 @@ class Task(Decorated[P, R]):
         self.on_running_hooks = hook_list("on_running", on_running, "task")
         self.on_commit_hooks = hook_list("on_commit", on_commit, "task")
         self.on_rollback_hooks = hook_list("on_rollback", on_rollback, "task")
+        self.viz_return_value = viz_return_value
+        self.asset_deps = _assets(asset_deps)
         self.task_key = f"{callable_name(self.fn)}-{code_hash(self.fn, code_of(self.fn))}"
         self.policy: RunPolicy | None = None
         if self.retries or self.timeout_seconds or self.retry_deadline_seconds:
@@ -236,6 +243,8 @@ class Task(Decorated[P, R]):
         from headrace.execution import api
 
         parameters = self.binder.bind(args, kwargs)
+        if (sketch := current_sketch.get()) is not None:
+            return sketch.call(self, parameters, return_state, wait_for)
         if self.isgenerator:
             return api.iterate_task(self, parameters, return_state, wait_for)
         if self.isasync:
@@ -413,6 +422,7 @@ class Task(Decorated[P, R]):
         """
         from headrace.execution.deferring import defer_task_run
 
+        _refuse_in_sketch("apply_async")
         if self.isgenerator:
             raise ValueError(f"Task '{self.name}' is a generator, which cannot be run elsewhere.")
         parameters = self.binder.bind(tuple(args or ()), dict(kwargs or {}))
@@ -453,6 +463,8 @@ class Task(Decorated[P, R]):
         on_running: list[Hook] | None = None,
         on_commit: list[Hook] | None = None,
         on_rollback: list[Hook] | None = None,
+        viz_return_value: Any = None,
+        asset_deps: Iterable[str | Asset] | None = None,
     ) -> Task[P, R]:
         """A new task of the same function, with other options; those not given stay as they are."""
         plain = {
@@ -466,6 +478,8 @@ class Task(Decorated[P, R]):
             "on_running": (on_running, self.on_running_hooks),
             "on_commit": (on_commit, self.on_commit_hooks),
             "on_rollback": (on_rollback, self.on_rollback_hooks),
+            "viz_return_value": (viz_return_value, self.viz_return_value),
+            "asset_deps": (asset_deps, self.asset_deps),
         }
         nullable = {
             "task_run_name": (task_run_name, self.task_run_name),
@@ -485,7 +499,8 @@ class Task(Decorated[P, R]):
             "timeout_seconds": (timeout_seconds, self.timeout_seconds),
             "log_prints": (log_prints, self.log_prints),
         }
-        return Task(self._undecorated, **chosen(plain, None), **chosen(nullable, UNSET))
+        other: Task[P, R] = self.again(self._undecorated, {**chosen(plain, None), **chosen(nullable, UNSET)})
+        return other
 
     def _held_retries(self, deadline_seconds: Any) -> int | None:
         """The option `retries` of what `with_options` makes, when it is not given."""
@@ -519,6 +534,7 @@ class Task(Decorated[P, R]):
 
 
 def _runner(what: str) -> Any:
+    _refuse_in_sketch(what)
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError(
@@ -526,6 +542,21 @@ def _runner(what: str) -> Any:
             "call the task itself."
         )
     return context.task_runner
+
+
+def _refuse_in_sketch(what: str) -> None:
+    if (sketch := current_sketch.get()) is not None:
+        sketch.refuse(what)
+
+
+def _assets(given: Iterable[str | Asset] | None) -> Sequence[Asset]:
+    if not given:
+        return ()
+    if isinstance(given, str):
+        raise TypeError(f"'asset_deps' must be a collection of assets and keys, not the string {given!r}")
+    # Most programs have none.
+    assets: list[Asset] = importlib.import_module("headrace.assets.schemas").assets_of(given)
+    return assets
 
 
 def _tag_set(tags: Iterable[str] | None) -> frozenset[str]:
@@ -545,37 +576,7 @@ def _checked_condition(condition: RetryCondition | None) -> RetryCondition | Non
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(
-    fn: None = None,
-    /,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    tags: Iterable[str] | None = None,
-    version: str | None = None,
-    task_run_name: RunName | None = None,
-    retries: int | None = None,
-    retry_delay_seconds: Delays | None = None,
-    retry_jitter_factor: float | None = None,
-    retry_deadline_seconds: float | None = None,
-    retry_condition_fn: RetryCondition | None = None,
-    cache_policy: CachePolicy | None = UNSET,
-    cache_key_fn: CacheKeyFn | None = None,
-    cache_expiration: timedelta | None = None,
-    refresh_cache: bool | None = None,
-    persist_result: bool | None = None,
-    result_storage: ResultStorage | None = None,
-    result_storage_key: str | None = None,
-    result_serializer: ResultSerializer | None = None,
-    cache_result_in_memory: bool = True,
-    timeout_seconds: float | None = None,
-    log_prints: bool | None = None,
-    on_completion: list[Hook] | None = None,
-    on_failure: list[Hook] | None = None,
-    on_running: list[Hook] | None = None,
-    on_commit: list[Hook] | None = None,
-    on_rollback: list[Hook] | None = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: None = None, /, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Any = None, /, **options: Any) -> Any:
     """Make a task of a function; used bare or with options.
 
@@ -623,6 +624,9 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         on_running: hooks, called at each entry into RUNNING.
         on_commit: hooks, called with the transaction when it commits: see `headrace.transactions`.
         on_rollback: hooks, called with the transaction when a run that has completed is undone.
+        viz_return_value: what the task gives while its flow is only drawn: see `flow.visualize`.
+        asset_deps: what it depends on outside of the program, as assets or their keys: told by the events of
+            the assets that it makes, or that are made from its result. See `headrace.assets`.
 
     Raises:
         ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.
@@ -641,4 +645,6 @@ def __getattr__(name: str) -> Any:
     # Also found here, and loaded only by those who use it.
     if name == "task_input_hash":
         return importlib.import_module("headrace.cache_policies").task_input_hash
+    if name == "MaterializingTask":
+        return importlib.import_module("headrace.assets").MaterializingTask
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

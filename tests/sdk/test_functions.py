@@ -51,10 +51,7 @@ def test_what_is_no_function_is_refused_with_a_hint(decorate: Any) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "option",
-    ["viz_return_value", "asset_deps", "on_rollbacks", "nonsense"],
-)
+@pytest.mark.parametrize("option", ["on_rollbacks", "nonsense"])
 def test_options_that_do_not_exist_are_not_swallowed(decorate: Any, option: str) -> None:
     with pytest.raises(TypeError, match=option):
         decorate(**{option: None})(lambda: None)

@@ -33,6 +33,7 @@ NAMES = [
 ]
 
 MODULES = {
+    "headrace.assets": ["Asset", "AssetProperties", "MaterializingTask", "add_asset_metadata", "materialize"],
     "headrace.client.orchestration": ["HeadraceClient", "SyncHeadraceClient", "get_client"],
     "headrace.context": [
         *("FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"),
@@ -58,7 +59,9 @@ MODULES = {
     "headrace.task_runners": [
         *("ConcurrentTaskRunner", "ProcessPoolTaskRunner", "TaskRunner", "ThreadPoolTaskRunner"),
     ],
-    "headrace.tasks": ["Task", "exponential_backoff", "task", "task_input_hash"],
+    "headrace.tasks": [
+        *("MaterializingTask", "Task", "TaskOptions", "exponential_backoff", "task", "task_input_hash"),
+    ],
     "headrace.testing.utilities": [
         *("assert_does_not_warn", "disable_run_logger", "get_most_recent_flow_run", "headrace_test_harness"),
     ],

@@ -7,11 +7,12 @@ There are two implementations, in `headrace.execution`: one blocks, for `def`, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from headrace.assets import Asset
     from headrace.context import RunContext
     from headrace.core.verdicts import Verdict
     from headrace.results import ResultStore
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.states import State
     from headrace.task_runners import TaskRunner
 
-__all__ = ["Interruptible", "LimitPassed", "Ops", "Upstream"]
+__all__ = ["AssetRecord", "Interruptible", "LimitPassed", "Ops", "Upstream"]
 
 
 class LimitPassed(BaseException):
@@ -37,6 +38,25 @@ class Interruptible(Protocol):
 
     def interrupt(self) -> None:
         """End it, at once if it can be."""
+        ...
+
+
+class AssetRecord(Protocol):
+    """What a task run makes of assets."""
+
+    upstream: Sequence[Asset] | None
+    """What it was given results of; None: that is not known yet."""
+
+    def begin(self, run: TaskRun) -> None:
+        """An attempt begins: the inputs of the run are known."""
+        ...
+
+    def add_metadata(self, key: str, metadata: Mapping[str, Any]) -> bool:
+        """Keep metadata for the event of an asset; gives whether the run makes that one."""
+        ...
+
+    def ended(self, state: State[Any]) -> None:
+        """The run has ended; it never raises."""
         ...
 
 

@@ -118,6 +118,8 @@ async def _recall(ops: Ops, call: TaskCall) -> Outcome | None:
     state = await recalled(ops, call, _log)
     if state is None:
         return None
+    if call.context.assets is not None:
+        call.context.assets.begin(call.run)
     if not step.has_committed and await replay_transaction(ops, call.context, state):
         watch_transaction(ops, call.context, _journal(ops, call.context), call.context.own_transaction())
     return Outcome(state, state if state.state_details.returned_state else state.data)
@@ -177,6 +179,8 @@ async def _attempts(ops: Ops, context: TaskRunContext, journal: Journal) -> Outc
             held = await until_flow_runs(ops, flow, journal)
             if held is not None:
                 return Outcome(held, error=CancelledRun(held.message))
+        if context.assets is not None:
+            context.assets.begin(run)
         name = "Retrying" if context.tries else "Running"
         running = journal.enter(journal.make(StateType.RUNNING, name))
         if task.on_running_hooks:
@@ -322,6 +326,8 @@ async def prepare_elsewhere(
             outcome = None if call.is_ready else await _prepare(ops, call, journal, named=False, stays=stays)
             if outcome is not None:
                 return outcome.state
+            if context.assets is not None:
+                context.assets.begin(run)
             return None if flow is None else await until_flow_runs(ops, flow, journal)
         except (Abort, Pause):
             raise
@@ -373,6 +379,8 @@ async def _finish(
         _log.error("Finished in state %s", state, exc_info=ending.error)
         if state.type is StateType.FAILED and task.on_failure_hooks:
             await run_hooks(ops, _log, task.on_failure_hooks, task, run, state)
+    if context.assets is not None:
+        context.assets.ended(state)
     return Outcome(state, ending.value, ending.error)
 
 

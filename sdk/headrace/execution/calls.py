@@ -13,6 +13,7 @@ from headrace.core.passing import passing_time
 from headrace.engine.flows import FlowCall
 from headrace.engine.steps import StepBook, enlist
 from headrace.engine.tasks import TaskCall
+from headrace.execution.assets import asset_context
 from headrace.logging.configuration import ensure_configured
 from headrace.logging.prints import watch_prints
 from headrace.runs import FlowRun, Owner, TaskRun
@@ -73,6 +74,7 @@ def new_task_call(
         persist_result=_task_persists(task.persist_result, parent),
     )
     run.persist_result = context.persist_result
+    context.assets = asset_context(task, context.flow_context)
     call = TaskCall(context, inputs, wait_for)
     if is_step and context.steps is not None:
         enlist(call, context.steps, task.task_key)
@@ -198,6 +200,7 @@ def recorded_task_call(
         persist_result=True if persists is None else persists,
     )
     run.persist_result = context.persist_result
+    context.assets = asset_context(task, None)
     return TaskCall(context, collect_inputs(parameters, wait_for, own_run_ids=(run.id,)), wait_for)
 
 

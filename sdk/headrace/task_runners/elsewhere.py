@@ -127,6 +127,7 @@ class ElsewhereTaskRunner(PoolTaskRunner):
             context=serialized(self._describer),
             environment=environment,
             is_cancelled=is_cancelled,
+            upstream_assets=() if context.assets is None else context.assets.upstream or (),
         )
 
     def _take_over(self, call: TaskCall, ended: Ended) -> None:

@@ -19,6 +19,7 @@ from headrace.context import (
 from headrace.engine.tasks import TaskCall
 from headrace.exceptions import SerializationError
 from headrace.execution import api
+from headrace.execution.assets import asset_context
 from headrace.execution.processes.messages import Ended, Job, Refused
 from headrace.execution.processes.shipping import packed, packed_error, unpacked
 from headrace.execution.submissions import Bell
@@ -104,6 +105,7 @@ class JobExecution:
             persist_result=job.persist_result,
         )
         context.hand_over = outlet.take
+        context.assets = asset_context(task, flow, job.upstream_assets)
         _watch_prints(context)
         error: BaseException | None = None
         with self._lock:

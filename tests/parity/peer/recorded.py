@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
 
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}
+ASSET_ROLES = ("asset", "asset-materialized-by", "tag")
 
 
 def flow_history(flow_run_id: str) -> list[str]:
@@ -40,3 +42,32 @@ def lines_of(flow_run_id: str) -> list[list[str]]:
     with get_client(sync_client=True) as client:
         lines = client._client.post("/logs/filter", json=body).json()
     return [[LEVELS[line["level"]], line["message"]] for line in lines]
+
+
+def asset_events(flow_run_id: str) -> list[list[Any]]:
+    time.sleep(4)
+    body = {
+        "filter": {
+            "event": {"prefix": ["prefect.asset."]},
+            "related": {"id": [f"prefect.flow-run.{flow_run_id}"]},
+            "order": "ASC",
+        },
+        "limit": 50,
+    }
+    with get_client(sync_client=True) as client:
+        events = client._client.post("/events/filter", json=body).json()["events"]
+    told = [
+        [
+            event["event"],
+            event["resource"],
+            sorted(_related(one) for one in event["related"]),
+            event["payload"],
+        ]
+        for event in events
+    ]
+    return sorted(told, key=lambda one: (one[0], one[1]["prefect.resource.id"]))
+
+
+def _related(labels: dict[str, str]) -> list[str]:
+    role = labels["prefect.resource.role"]
+    return [role, labels["prefect.resource.id"] if role in ASSET_ROLES else ""]

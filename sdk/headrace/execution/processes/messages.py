@@ -21,14 +21,17 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.execution.processes.kept import RemoteResult
 from headrace.runs import TaskRun
 from headrace.states import State
+
+if TYPE_CHECKING:
+    from headrace.assets import Asset
 
 __all__ = [
     "Cancel",
@@ -73,6 +76,7 @@ class Job:
         context: where it was submitted: see `serialize_context`.
         environment: the variables at that time; those that the initializer has set come before them.
         is_cancelled: whether no more time is to be spent on waits for a next try.
+        upstream_assets: what the results that it is given were made from.
     """
 
     call: bytes
@@ -82,6 +86,7 @@ class Job:
     context: Mapping[str, Any]
     environment: Mapping[str, str]
     is_cancelled: bool
+    upstream_assets: Sequence[Asset] = ()
 
 
 @dataclass(frozen=True, slots=True)
