@@ -230,6 +230,7 @@ class FlowRunContext(RunContext):
         gate: what holds its tasks back while it is paused.
         lineage: the assets that results of this run's children were made from, by run id; None: there are
             no assets here.
+        earlier_version: the version of the flow that is on record of the run; None: there is none.
         kept_subflows: the subflow runs that a retry of this run need not run again; None: all are run again.
         pauses: numbers the pauses of one attempt.
         own_pause: id of the state of the newest pause that the body has asked for.
@@ -243,6 +244,7 @@ class FlowRunContext(RunContext):
         "_next_key",
         "_runner",
         "cancel_seconds",
+        "earlier_version",
         "flow",
         "flow_run",
         "gate",
@@ -271,6 +273,7 @@ class FlowRunContext(RunContext):
         self.origins = ResultOrigins()
         self.gate: PauseGate | None = None
         self.kept_subflows: StepBook | None = None
+        self.earlier_version: str | None = None
         self.lineage: dict[str, Sequence[Asset]] | None = None
         self.pauses = count(1)
         self.own_pause = ""
@@ -301,6 +304,12 @@ class FlowRunContext(RunContext):
     def code_key(self) -> str:
         """By what the code of the run is recognised."""
         return self.flow.name
+
+    @property
+    def has_other_code(self) -> bool:
+        """Whether the body was entered before with another version; asked before it is entered."""
+        before = self.earlier_version
+        return bool(before and before != self.flow_run.flow_version and self.flow_run.run_count)
 
     @property
     def enclosing_flow(self) -> FlowRunContext:

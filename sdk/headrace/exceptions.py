@@ -28,6 +28,7 @@ __all__ = [
     "Abort",
     "Cancel",
     "CancelledRun",
+    "CodeChanged",
     "ConfigurationError",
     "CrashedRun",
     "EventTooLarge",
@@ -38,6 +39,7 @@ __all__ = [
     "HashError",
     "HeadraceException",
     "InvalidNameError",
+    "LostInFlight",
     "MappingLengthMismatch",
     "MappingMissingIterable",
     "MissingContextError",
@@ -121,6 +123,14 @@ class UnfinishedRun(HeadraceException):
 
 class MissingResult(HeadraceException):
     """The run completed, and its result was not recorded."""
+
+
+class LostInFlight(HeadraceException):
+    """A task that is not idempotent was running when its process was lost: what it has done is not known."""
+
+
+class CodeChanged(HeadraceException):
+    """A flow run was taken up again with other code than before, and its flow does not want that."""
 
 
 class RecordedError(HeadraceException):

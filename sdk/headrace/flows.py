@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
 from headrace.annotations import exact_types
 from headrace.context import current_sketch
@@ -58,6 +58,9 @@ R = DefaultTypeVar("R", default=Any, covariant=True)
 H = TypeVar("H", bound=Hook)
 T = TypeVar("T")
 
+OnCodeChange = Literal["resume", "restart", "fail"]
+"""What becomes of a run that is taken up again with other code than before."""
+
 
 class Flow(Deployable, Drawable, Decorated[P, R]):
     """A function whose calls are recorded as flow runs.
@@ -92,6 +95,7 @@ class Flow(Deployable, Drawable, Decorated[P, R]):
         cache_result_in_memory: bool = True,
         log_prints: bool | None = None,
         durable: bool | None = None,
+        on_code_change: OnCodeChange = "resume",
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_cancellation: list[Hook] | None = None,
@@ -120,6 +124,7 @@ class Flow(Deployable, Drawable, Decorated[P, R]):
         self.persist_result = implied(persist_result, result_storage, result_serializer)
         self.log_prints = log_prints
         self.durable = _flag("durable", durable)
+        self.on_code_change = _checked_code_change(on_code_change)
         self.on_completion_hooks = hook_list("on_completion", on_completion, "flow")
         self.on_failure_hooks = hook_list("on_failure", on_failure, "flow")
         self.on_cancellation_hooks = hook_list("on_cancellation", on_cancellation, "flow")
@@ -256,6 +261,7 @@ class Flow(Deployable, Drawable, Decorated[P, R]):
         cache_result_in_memory: bool | None = None,
         log_prints: bool | None = UNSET,
         durable: bool | None = UNSET,
+        on_code_change: OnCodeChange | None = None,
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_cancellation: list[Hook] | None = None,
@@ -270,6 +276,7 @@ class Flow(Deployable, Drawable, Decorated[P, R]):
             "description": (description, self.description),
             "validate_parameters": (validate_parameters, self.should_validate_parameters),
             "cache_result_in_memory": (cache_result_in_memory, self.cache_result_in_memory),
+            "on_code_change": (on_code_change, self.on_code_change),
             "on_completion": (on_completion, self.on_completion_hooks),
             "on_failure": (on_failure, self.on_failure_hooks),
             "on_cancellation": (on_cancellation, self.on_cancellation_hooks),
@@ -342,6 +349,12 @@ def _flag(option: str, value: Any) -> bool | None:
     return value
 
 
+def _checked_code_change(choice: Any) -> OnCodeChange:
+    if choice not in get_args(OnCodeChange):
+        raise ValueError(f"'on_code_change' must be 'resume', 'restart' or 'fail', not {choice!r}")
+    return cast("OnCodeChange", choice)
+
+
 def _seconds(delay: Any) -> float:
     if isinstance(delay, bool) or not isinstance(delay, (int, float)):
         raise TypeError(
@@ -379,6 +392,7 @@ class FlowDecorator:
         cache_result_in_memory: bool = True,
         log_prints: bool | None = None,
         durable: bool | None = None,
+        on_code_change: OnCodeChange = "resume",
         on_completion: list[Hook] | None = None,
         on_failure: list[Hook] | None = None,
         on_cancellation: list[Hook] | None = None,
@@ -416,6 +430,10 @@ class FlowDecorator:
             durable: True: when the body is run again (by a retry, after a crash, after a suspension),
                 tasks and subflows that have completed are not: they give the results on record.
                 None: as the calling flow run, at the top as setting `flows.default_durable` says.
+            on_code_change: what becomes of a run that is taken up again, by another process or after a
+                suspension, with another `version` of the flow than before. "resume": it goes on, and steps
+                that have changed run again; "restart": it begins anew, and all of them run; "fail": it is
+                FAILED, with the exception `CodeChanged`. The log tells in any case.
             on_completion: hooks, called with the flow, its run and the state.
             on_failure: hooks, called when the run has failed for good.
             on_cancellation: hooks, called when the run is being cancelled.

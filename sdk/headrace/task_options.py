@@ -56,3 +56,4 @@ class TaskOptions(TypedDict, total=False):
     on_rollback: list[Hook] | None
     viz_return_value: Any
     asset_deps: Iterable[str | Asset] | None
+    idempotent: bool

@@ -113,6 +113,7 @@ class Task(Decorated[P, R]):
         on_rollback: list[Hook] | None = None,
         viz_return_value: Any = None,
         asset_deps: Iterable[str | Asset] | None = None,
+        idempotent: bool = True,
     ) -> None:
         self._adopt(fn)
         settings = get_current_settings()
@@ -150,6 +151,7 @@ class Task(Decorated[P, R]):
         self.on_rollback_hooks = hook_list("on_rollback", on_rollback, "task")
         self.viz_return_value = viz_return_value
         self.asset_deps = _assets(asset_deps)
+        self.idempotent = _checked_flag(idempotent)
         self.task_key = f"{callable_name(self.fn)}-{code_hash(self.fn, code_of(self.fn))}"
         self.policy: RunPolicy | None = None
         if self.retries or self.timeout_seconds or self.retry_deadline_seconds:
@@ -203,7 +205,7 @@ class Task(Decorated[P, R]):
             return self.cache_policy.compute_key(context, dict(context.parameters), given)
         from headrace import runtime
 
-        names = {name: getattr(runtime, name) for name in runtime.__all__}
+        names = {name: getattr(runtime, name) for name in ("deployment", "flow_run", "task_run")}
         return self.result_storage_key.format(**names, parameters=runtime.task_run.parameters)
 
     # The overlap that is ignored: what a coroutine function returns could be any T, too.
@@ -465,6 +467,7 @@ class Task(Decorated[P, R]):
         on_rollback: list[Hook] | None = None,
         viz_return_value: Any = None,
         asset_deps: Iterable[str | Asset] | None = None,
+        idempotent: bool | None = None,
     ) -> Task[P, R]:
         """A new task of the same function, with other options; those not given stay as they are."""
         plain = {
@@ -480,6 +483,7 @@ class Task(Decorated[P, R]):
             "on_rollback": (on_rollback, self.on_rollback_hooks),
             "viz_return_value": (viz_return_value, self.viz_return_value),
             "asset_deps": (asset_deps, self.asset_deps),
+            "idempotent": (idempotent, self.idempotent),
         }
         nullable = {
             "task_run_name": (task_run_name, self.task_run_name),
@@ -542,6 +546,12 @@ def _runner(what: str) -> Any:
             "call the task itself."
         )
     return context.task_runner
+
+
+def _checked_flag(idempotent: Any) -> bool:
+    if not isinstance(idempotent, bool):
+        raise TypeError(f"'idempotent' must be True or False, not {idempotent!r}")
+    return idempotent
 
 
 def _refuse_in_sketch(what: str) -> None:
@@ -627,6 +637,9 @@ def task(fn: Any = None, /, **options: Any) -> Any:
         viz_return_value: what the task gives while its flow is only drawn: see `flow.visualize`.
         asset_deps: what it depends on outside of the program, as assets or their keys: told by the events of
             the assets that it makes, or that are made from its result. See `headrace.assets`.
+        idempotent: False: a run whose process was lost while the body ran is not run again, in a durable flow
+            or as a background task, since nobody knows what it has done: it is FAILED, with the exception
+            `LostInFlight`. Retries of attempts that have failed are not affected.
 
     Raises:
         ReservedArgumentError: the function has a parameter `return_state` or `wait_for`.

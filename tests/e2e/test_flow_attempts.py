@@ -14,10 +14,17 @@ from headrace.client import get_client
 from headrace.client.deployments import deployment_key
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import new_id
-from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
+from headrace.exceptions import (
+    Abort,
+    CodeChanged,
+    LostInFlight,
+    ParameterBindError,
+    Pause,
+    SerializationError,
+)
 from headrace.execution.attempts import run_flow_attempt
 from headrace.execution.steps import ServerSteps
-from headrace.recorder import process
+from headrace.recorder import get_recorder, process
 from headrace.settings import temporary_settings
 from headrace.testing import skip_time
 from headrace.v1.deployment_pb2 import Deployment
@@ -287,3 +294,126 @@ def test_it_knows_its_deployment(client: Any, monkeypatch: pytest.MonkeyPatch) -
     child_id = run_flow_attempt(given(body), run.id, run.attempt, run.fence).result()
     told = [answer.deployment.id, "nightly", "v1", {"n": 3}]
     assert seen == [[*told, run.id], [*told, child_id]]
+
+
+# Runs that are taken up again.
+
+
+def taken_up(client: Any, made: Any, run: Run) -> Any:
+    """The state in which another attempt of the run ends."""
+    assert get_recorder().flush(60)
+    again = client.take_over_run(run.id)
+    return run_flow_attempt(made, run.id, again.attempt, again.fence)
+
+
+@pytest.mark.parametrize(
+    ("choice", "entered", "end"),
+    [
+        ("resume", ["one", "two"], "Completed"),
+        ("restart", ["one", "one", "two"], "Completed"),
+        ("fail", ["one"], "Failed"),
+    ],
+)
+def test_with_other_code(
+    choice: Any, entered: list[str], end: str, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran: list[str] = []
+    one = task(lambda: ran.append("one"), name="one")
+    two = task(lambda: ran.append("two"), name="two")
+
+    def first() -> None:
+        one()
+        raise ValueError("boom")
+
+    def second() -> None:
+        one()
+        two()
+
+    def version(name: str, body: Any) -> Any:
+        return flow(name="given", durable=True, version=name, on_code_change=choice)(body)
+
+    run = created(client, {}, flow_version="of the deployment")
+    assert run_flow_attempt(version("v1", first), run.id, 1, 1).is_failed()
+    assert client.get_run(run.id).flow_version == "v1"
+    state = taken_up(client, version("v2", second), run)
+    assert (ran, state.name) == (entered, end)
+    if choice == "fail":
+        assert isinstance(state.data, CodeChanged)
+        assert "from v1 to v2" in state.message
+        assert client.get_run(run.id).flow_version == "v1", "the next attempt is asked again"
+    else:
+        assert "The code has changed since the run was executed last: from v1 to v2" in caplog.text
+        assert client.get_run(run.id).flow_version == "v2"
+
+
+def test_with_the_same_code_nothing_is_said(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    tries: list[int] = []
+
+    @flow(name="given", durable=True, on_code_change="fail")
+    def made() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("boom")
+        return step(3)
+
+    run = created(client, {})
+    assert run_flow_attempt(made, run.id, 1, 1).is_failed()
+    assert taken_up(client, made, run).result() == 3
+    assert "The code has changed" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_that_is_not_idempotent_is_not_run_again(kind: str, client: Any) -> None:
+    """Its process was lost while it ran. What failed by itself runs again."""
+    ran: list[str] = []
+
+    def pay() -> None:
+        ran.append("pay")
+        raise SystemExit(1)
+
+    def note() -> int:
+        ran.append("note")
+        return runtime.flow_run.run_count
+
+    pays = task(idempotent=False, retries=3)(of_kind(kind, pay))
+    notes = task(idempotent=False)(of_kind(kind, note))
+
+    @task(idempotent=False)
+    def fails() -> None:
+        ran.append("fails")
+        if runtime.flow_run.run_count == 1:
+            raise ValueError("boom")
+
+    def body() -> Any:
+        fails(return_state=True)
+        try:
+            return pays.submit().result()
+        except LostInFlight as error:
+            return [str(error), notes.submit().result()]
+
+    made = flow(name="given", durable=True)(body)
+    run = created(client, {})
+    with pytest.raises(SystemExit):
+        run_flow_attempt(made, run.id, 1, 1)
+    text, count = taken_up(client, made, run).result()
+    assert ran == ["fails", "pay", "fails", "note"]
+    assert ("body of task 'pay' was running" in text, count) == (True, 2)
+    [lost] = client.iter_runs(RunFilter(root_run_ids=[run.id], task_names=["pay"]))
+    assert (lost.state.name, names(client, lost)[-1]) == ("LostInFlight", "LostInFlight")
+
+
+def test_it_stays_lost(client: Any) -> None:
+    ran: list[int] = []
+
+    @task(idempotent=False)
+    def pay() -> None:
+        ran.append(1)
+        raise SystemExit(1)
+
+    made = flow(name="given", durable=True, retries=1)(lambda: pay())
+    run = created(client, {})
+    with pytest.raises(SystemExit):
+        run_flow_attempt(made, run.id, 1, 1)
+    for _ in range(2):
+        assert isinstance(taken_up(client, made, run).data, LostInFlight)
+    assert ran == [1]

@@ -9,6 +9,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -569,6 +570,56 @@ def test_a_process_pool(bodies: Bodies, tmp_path: pathlib.Path, recorder: Memory
     assert durable(task_runner=ProcessPoolTaskRunner(max_workers=1))(body)() == [b"\1\1\1", b"\2\2\2"]
     assert sorted(pathlib.Path(journal).read_text().split()) == ["1", "2"]
     assert [run.names[-1] for run in recorder.all("step")] == ["Completed"] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_times_and_random_numbers_stay_what_they_were(
+    kind: str, bodies: Bodies, recorder: MemoryRecorder
+) -> None:
+    seen: list[list[Any]] = []
+
+    @task
+    def uses(when: Any, id: Any, number: float) -> None:
+        bodies.enter("uses")
+
+    def body() -> None:
+        seen.append([runtime.now(), runtime.now(), runtime.uuid(), runtime.uuid(), runtime.random()])
+        uses.submit(seen[-1][0], seen[-1][2], seen[-1][4]).wait()
+        bodies.fail()
+
+    call(durable(kind)(body))
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) == 5, "each call gives another one"
+    assert bodies.entered["uses"] == 1
+    assert [run.names for run in recorder.all("runtime.now")] == [["Pending", "Running", "Completed"]] * 2
+    assert seen[0][0].tzinfo is UTC and 0 <= seen[0][4] < 1
+
+
+def test_elsewhere_times_and_random_numbers_are_no_steps(recorder: MemoryRecorder) -> None:
+    def values() -> list[Any]:
+        return [runtime.now(), runtime.uuid(), runtime.random()]
+
+    assert values() != values()
+    assert flow(values)() != flow(values)()
+    assert {run.run.task_name for run in recorder.runs if not run.is_flow} == set()
+
+
+def test_the_options_about_code_and_loss() -> None:
+    assert flow(lambda: None).on_code_change == "resume"
+    chosen = flow(on_code_change="fail")(lambda: None)
+    assert chosen.with_options(name="x").on_code_change == "fail"
+    assert chosen.with_options(on_code_change="restart").on_code_change == "restart"
+    with pytest.raises(ValueError, match="'on_code_change' must be"):
+        flow(on_code_change="ask")(lambda: None)  # type: ignore[call-overload]
+    once = task(idempotent=False)(lambda: None)
+    assert (task(lambda: None).idempotent, once.idempotent, once.with_options(name="x").idempotent) == (
+        True,
+        False,
+        False,
+    )
+    assert once.with_options(idempotent=True).idempotent
+    with pytest.raises(TypeError, match="'idempotent' must be"):
+        task(idempotent="no")(lambda: None)  # type: ignore[call-overload]
 
 
 def test_the_option() -> None:

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace.core.states import StateType
-from headrace.exceptions import FlowRunTimeoutError, TaskRunTimeoutError
+from headrace.exceptions import FlowRunTimeoutError, LostInFlight, TaskRunTimeoutError
 from headrace.states import State, StateGroup, is_state, is_state_iterable
 from headrace.states.value import NO_DATA
 
-__all__ = ["Ending", "ending_of_error", "ending_of_value"]
+__all__ = ["LOST", "Ending", "ending_of_error", "ending_of_value", "lost_ending"]
 
+LOST: Final = "LostInFlight"
+"""Name of the FAILED state of a task run that is not run again, because nobody knows what it has done."""
 _ENDS_NO_RUN: Final = frozenset(
     {StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.CANCELLING}
 )
@@ -104,6 +106,15 @@ def ending_of_error(error: Exception, kind: str, own_limit: TimeoutError | None)
         return Ending(StateType.FAILED, "TimedOut", message, error, error=error)
     message = f"{kind} run encountered an exception: {describe(error)}"
     return Ending(StateType.FAILED, "Failed", message, error, error=error)
+
+
+def lost_ending(name: str) -> Ending:
+    """How a task run ends that is not run again, because nobody knows what its body has done."""
+    error = LostInFlight(
+        f"The body of task '{name}' was running when its process was lost: what it has done is not known."
+        " It is not idempotent, and not run again."
+    )
+    return Ending(StateType.FAILED, LOST, str(error), error, error=error)
 
 
 def describe(error: BaseException) -> str:

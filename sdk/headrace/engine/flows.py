@@ -24,6 +24,7 @@ from headrace.exceptions import (
     Abort,
     Cancel,
     CancelledRun,
+    CodeChanged,
     FailedRun,
     FlowRunTimeoutError,
     ParameterTypeError,
@@ -151,6 +152,8 @@ async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None
         if call.step is not None and not call.step.is_settled:
             settle(call)
             ops.update_run(run)
+        if context.earlier_version != run.flow_version and context.earlier_version is not None:
+            _take_code(ops, context)
         if flow.should_validate_parameters:
             context.parameters = flow.validate_parameters(context.parameters)
         if flow.flow_run_name is not None:
@@ -166,6 +169,24 @@ async def _prepare(ops: Ops, call: FlowCall, journal: Journal) -> Outcome | None
     except Exception as error:
         return await _finish(ops, context, journal, ending_of_error(error, "Flow", None))
     return None
+
+
+def _take_code(ops: Ops, context: FlowRunContext) -> None:
+    """Go on with another version of the flow than is on record.
+
+    Raises:
+        CodeChanged: the flow does not want that.
+    """
+    flow, run = context.flow, context.flow_run
+    if context.has_other_code:
+        change = f"The code has changed since the run was executed last: from {context.earlier_version} to"
+        if flow.on_code_change == "fail":
+            raise CodeChanged(f"{change} {run.flow_version}.")
+        what = (
+            "all steps run again" if flow.on_code_change == "restart" else "steps that have changed run again"
+        )
+        _log.warning("%s %s; %s.", change, run.flow_version, what)
+    ops.update_run(run)
 
 
 async def _attempts(ops: Ops, context: FlowRunContext, journal: Journal) -> Outcome:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.core.errors import HashError
 from headrace.core.ids import new_id
+from headrace.engine.endings import LOST
 
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext, TaskRunContext
@@ -58,6 +59,7 @@ class KnownStep:
         state: its newest state, serialised.
         is_elsewhere: its data must be fetched: from the server, or from storage.
         is_committed: whether the transaction that it waited in was committed.
+        is_lost: its body was entered, and nobody knows what came of it.
     """
 
     run_id: str
@@ -71,6 +73,7 @@ class KnownStep:
     state: bytes
     is_elsewhere: bool = False
     is_committed: bool = False
+    is_lost: bool = False
 
 
 class StepRecords(Protocol):
@@ -120,6 +123,11 @@ class Step:
     def has_committed(self) -> bool:
         """Whether the transaction that it waited in was committed in an earlier pass."""
         return self.known is not None and self.known.is_committed
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its body was entered in an earlier pass, and nobody knows what came of it."""
+        return self.known is not None and self.known.is_lost
 
     @property
     def is_completed(self) -> bool:
@@ -262,6 +270,7 @@ class StepBook:
             state=body,
             is_elsewhere=is_elsewhere,
             is_committed=run.step_committed,
+            is_lost=is_lost(state.type.value, state.name, run.run_count),
         )
         with self._lock:
             self._known[_place(caller, code_key, run.step_key)] = step
@@ -305,6 +314,11 @@ class StepBook:
 def is_usable(type: str, name: str) -> bool:
     """Whether the result of a step in such a state may be used; one that was undone has none."""
     return type == "COMPLETED" and name != "RolledBack"
+
+
+def is_lost(type: str, name: str, run_count: int) -> bool:
+    """Whether nobody knows what came of the body of a step that was left in such a state."""
+    return name == LOST or (run_count > 0 and type in {"RUNNING", "CRASHED", "CANCELLING", "CANCELLED"})
 
 
 def _place(caller: str, code_key: str, key: str) -> bytes:

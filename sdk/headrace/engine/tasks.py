@@ -11,7 +11,7 @@ from headrace.core.states import StateType
 from headrace.engine.api import LimitPassed
 from headrace.engine.bodies import run_body
 from headrace.engine.cancelling import is_cancellation
-from headrace.engine.endings import Ending, ending_of_error
+from headrace.engine.endings import Ending, ending_of_error, lost_ending
 from headrace.engine.gate import until_flow_runs
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
@@ -21,7 +21,7 @@ from headrace.engine.outcome import Outcome, outcome_of
 from headrace.engine.recall import recalled, replay_transaction, settle_deferred, watch_transaction
 from headrace.engine.retries import given_up, may_try, unless_retried
 from headrace.engine.steps import Step, note, settle
-from headrace.exceptions import Abort, CancelledRun, Pause, UpstreamTaskError
+from headrace.exceptions import Abort, CancelledRun, LostInFlight, Pause, UpstreamTaskError
 from headrace.states import State, StateDetails
 from headrace.upstreams import Inputs, has_identity, resolve_inputs
 
@@ -89,6 +89,8 @@ async def run_task(ops: Ops, call: TaskCall) -> Outcome:
                 if (outcome := await _recall(ops, call)) is not None:
                     return outcome
                 journal = _journal(ops, context)  # the run may have got another id
+                if call.step.is_lost and not context.task.idempotent:
+                    return await _fail_lost(ops, context, journal)
             if run.state is None:
                 journal.begin(journal.make(StateType.PENDING, "Pending"))
             if call.is_ready and context.task.task_run_name is None:
@@ -123,6 +125,14 @@ async def _recall(ops: Ops, call: TaskCall) -> Outcome | None:
     if not step.has_committed and await replay_transaction(ops, call.context, state):
         watch_transaction(ops, call.context, _journal(ops, call.context), call.context.own_transaction())
     return Outcome(state, state if state.state_details.returned_state else state.data)
+
+
+async def _fail_lost(ops: Ops, context: TaskRunContext, journal: Journal) -> Outcome:
+    """End a run that must not be run again, because nobody knows what its body has done."""
+    ending = lost_ending(context.task.name)
+    if journal.run.state is None:
+        journal.begin(journal.make(StateType.PENDING, "Pending"))
+    return await _finish(ops, context, journal, ending, journal.draft(ending))
 
 
 async def _prepare(
@@ -320,6 +330,8 @@ async def prepare_elsewhere(
                 if (outcome := await _recall(ops, call)) is not None:
                     return outcome.state
                 journal = _journal(ops, context)
+                if call.step.is_lost and not context.task.idempotent:
+                    return (await _fail_lost(ops, context, journal)).state
             if run.state is None:
                 journal.begin(journal.make(StateType.PENDING, "Pending"))
                 journal.announce()
@@ -343,7 +355,11 @@ async def fail_elsewhere(ops: Ops, call: TaskCall, error: Exception) -> State[An
     context = call.context
     journal = _journal(ops, context)
     with context:
-        ending = ending_of_error(error, "Task", None)
+        ending = (
+            lost_ending(context.task.name)
+            if isinstance(error, LostInFlight)
+            else ending_of_error(error, "Task", None)
+        )
         return (await _finish(ops, context, journal, ending, journal.draft(ending))).state
 
 

@@ -169,8 +169,11 @@ def recorded_flow_call(flow: Flow[..., Any], run: FlowRun, parameters: Mapping[s
     ensure_configured()
     run.parameters = parameters
     run.policy = flow.policy
+    before, run.flow_version = run.flow_version, flow.version or run.flow_version
     context = _flow_context(flow, run, parameters, None)
-    if context.steps is not None and (run.owner.attempt > 1 or run.run_count):
+    context.earlier_version = before
+    begins_anew = context.has_other_code and flow.on_code_change == "restart"
+    if context.steps is not None and (run.owner.attempt > 1 or run.run_count) and not begins_anew:
         context.steps.expect_past()
     return FlowCall(context, collect_inputs(parameters))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace.client import get_client
 from headrace.core.states import StateType
-from headrace.engine.steps import KnownStep, is_usable
+from headrace.engine.steps import KnownStep, is_lost, is_usable
 from headrace.exceptions import MissingResult
 from headrace.execution.background import run_in_background
 from headrace.execution.encoding import state_entry, state_from_proto
@@ -57,7 +57,8 @@ class ServerSteps:
 
     def _known(self, step: RunStep, texts: dict[str, str]) -> KnownStep:
         state = step.state
-        is_completed = state.type != 0 and is_usable(StateType.from_number(state.type).value, state.name)
+        type = StateType.from_number(state.type).value if state.type else ""
+        is_completed = is_usable(type, state.name)
         is_elsewhere = step.data_left_out or state.data.WhichOneof("body") == "blob"
         if self._held_bytes > _MEMORY_BYTES and state.data.inline:
             state.ClearField("data")
@@ -76,6 +77,7 @@ class ServerSteps:
             state=body,
             is_elsewhere=is_elsewhere,
             is_committed=step.committed,
+            is_lost=is_lost(type, state.name, step.run_count),
         )
 
     def kept(self, run: FlowRun | TaskRun, state: State[Any]) -> tuple[bytes, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.context import TaskRunContext, tags
-from headrace.exceptions import UpstreamTaskError
+from headrace.exceptions import LostInFlight, UpstreamTaskError
 from headrace.execution import api
 from headrace.execution.calls import recorded_task_call
 from headrace.execution.deferring import WAIT_FOR
@@ -82,6 +82,8 @@ class TaskAttempt:
         except Exception as caught:
             # Whatever unpickling the author's own classes raises.
             error = caught
+        if not self._task.idempotent and self._run.owner.attempt > 1 and self._run.run_count:
+            error = LostInFlight()
         wait_for = given.pop(WAIT_FOR, None)
         call = recorded_task_call(self._task, self._run, given, wait_for)
         self._context = call.context

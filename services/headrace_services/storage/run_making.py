@@ -115,8 +115,9 @@ def update_from(work: Work, run: RunRow, source: Run) -> Steps[None]:
         full = Run.FromString(run.full_spec or b"")
         full.parameters.CopyFrom(source.parameters)
         run.full_spec, run.writes_full_spec = full_spec(full), True
-    if source.inputs or source.labels or source.step_key:
+    if source.inputs or source.labels or source.step_key or source.flow_version:
         spec = Run.FromString(run.spec)
+        spec.flow_version = source.flow_version or spec.flow_version
         spec.step_key = source.step_key or spec.step_key
         spec.step_committed |= source.step_committed
         if source.inputs:

@@ -7,7 +7,7 @@ from typing import Any, reveal_type
 from headrace import Flow, State, Task, allow_failure, flow, get_run_logger, quote, tags, task, unmapped
 from headrace.cache_policies import INPUTS, TASK_SOURCE
 from headrace.context import TaskRunContext
-from headrace.runtime import flow_run, task_run
+from headrace.runtime import flow_run, now, random, task_run
 from headrace.states import Completed, Failed
 from headrace.task_runners import ThreadPoolTaskRunner
 
@@ -32,6 +32,11 @@ add.with_options(retry_deadline_seconds="60")  # E: not a number
 add.with_options(no_such_option=1)  # E: no such option
 add.with_options(retries=1)("1")  # E: the wrong type
 total.with_options(task_runner=4)  # E: not a task runner
+reveal_type(total.with_options(on_code_change="fail")([1]))  # R: int
+total.with_options(on_code_change="ask")  # E: no such choice
+reveal_type(add.with_options(idempotent=False)(1))  # R: int
+reveal_type(now())  # R: datetime
+reveal_type(random())  # R: float
 reveal_type(total.deploy("nightly", "default", cron="0 2 * * *"))  # R: str
 total.deploy("nightly", image="shop:7")  # E: no such option
 reveal_type(flow.from_source("https://example.org/shop.git", "flows.py:f").name)  # R: str
