@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from headrace.core.fingerprint import HashError, fingerprint
@@ -30,6 +31,7 @@ __all__ = [
     "TASK_SOURCE",
     "CacheKeyFnPolicy",
     "CachePolicy",
+    "CacheScope",
     "CompoundCachePolicy",
     "FlowParameters",
     "Inputs",
@@ -41,6 +43,22 @@ CacheKeyFn = Callable[["TaskRunContext", dict[str, Any]], str | None]
 """Called with the task run's context and the resolved arguments; None: not cached this time."""
 
 
+class CacheScope(str, Enum):
+    """Who shares a result through the index in the server: the prefix of its key."""
+
+    RUN = "run"
+    """The tasks of one flow run; a task run on its own shares with nobody."""
+    FLOW = "flow"
+    """The runs of one flow."""
+    PROJECT = "project"
+    """The flows of one project, known by the `name` in its headrace.yaml, else by the name of its folder."""
+    GLOBAL = "global"
+    """Everybody who uses the server."""
+
+
+_Scope = CacheScope | Literal["run", "flow", "project", "global"]
+
+
 @dataclass
 class CachePolicy:
     """A way to give calls of tasks their keys. Subclasses say how in `compute_key`.
@@ -49,11 +67,14 @@ class CachePolicy:
         key_storage: where records are kept, apart from the values; None: with the values.
         isolation_level: what two calls with one key may do at the same time; None: READ_COMMITTED.
         lock_manager: who keeps them apart under SERIALIZABLE.
+        cache_scope: who shares results through the index in the server; None: whoever reaches the storage,
+            without an index.
     """
 
     key_storage: Any = None
     isolation_level: Literal["READ_COMMITTED", "SERIALIZABLE"] | IsolationLevel | None = None
     lock_manager: LockManager | None = None
+    cache_scope: _Scope | None = None
 
     @property
     def is_never(self) -> bool:
@@ -70,11 +91,18 @@ class CachePolicy:
         key_storage: Any = None,
         lock_manager: LockManager | None = None,
         isolation_level: Literal["READ_COMMITTED", "SERIALIZABLE"] | IsolationLevel | None = None,
+        cache_scope: _Scope | None = None,
     ) -> Self:
-        """A copy with another place for records, another lock manager, another isolation level.
+        """A copy with another place for records, another lock manager, isolation level or scope.
+
+        Args:
+            key_storage: a place for records, apart from the values.
+            lock_manager: keeps runs with one key apart under SERIALIZABLE; with a scope, None: the server.
+            isolation_level: what two calls with one key may do at the same time.
+            cache_scope: share results through the index in the server, with whom; see `CacheScope`.
 
         Raises:
-            ValueError: there is no such isolation level.
+            ValueError: there is no such isolation level, or no such scope.
         """
         configured = copy.copy(self)
         if key_storage is not None:
@@ -83,6 +111,8 @@ class CachePolicy:
             configured.lock_manager = lock_manager
         if isolation_level is not None:
             configured.isolation_level = IsolationLevel(isolation_level)
+        if cache_scope is not None:
+            configured.cache_scope = CacheScope(cache_scope)
         return configured
 
     def compute_key(
@@ -286,12 +316,21 @@ def checked(policy: Any) -> CachePolicy:
 
     Raises:
         TypeError: no policy.
+        ValueError: its scope is none, or it is one beside a storage for keys.
     """
     if not isinstance(policy, CachePolicy):
         raise TypeError(
             "'cache_policy' must be a policy of headrace.cache_policies, such as INPUTS, or None; got "
             f"{policy!r}."
         )
+    if policy.cache_scope is not None:
+        scopes = [scope.value for scope in CacheScope]
+        if policy.cache_scope not in scopes:
+            raise ValueError(f"'cache_scope' must be one of {', '.join(scopes)}; got {policy.cache_scope!r}.")
+        if policy.key_storage is not None:
+            raise ValueError(
+                "A cache policy with a 'cache_scope' has its records in the server: leave 'key_storage' out."
+            )
     return policy
 
 
@@ -319,6 +358,7 @@ def _united(one: CachePolicy, other: CachePolicy) -> dict[str, Any]:
         "key_storage": "storage locations",
         "isolation_level": "isolation levels",
         "lock_manager": "lock implementations",
+        "cache_scope": "cache scopes",
     }
     united: dict[str, Any] = {}
     for name, word in words.items():

@@ -22,11 +22,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
+from headrace.client.background import offloaded
 from headrace.context import FlowRunContext, TaskRunContext, current_run
 from headrace.core.errors import FieldsInvalid
 from headrace.core.ids import new_id
 from headrace.exceptions import FlowPauseTimeout, FlowRunWaitTimeout, NotPausedError, RunInputInvalid
-from headrace.execution.background import dispatched, offloaded
+from headrace.execution.background import dispatched
 from headrace.execution.pausing import Asked, PauseRequest
 from headrace.execution.server import server_for
 from headrace.execution.watching import ended_run

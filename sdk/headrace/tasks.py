@@ -202,7 +202,12 @@ class Task(Decorated[P, R]):
                 return None
             flow = context.flow_context
             given: Mapping[str, Any] = {} if flow is None else flow.parameters
-            return self.cache_policy.compute_key(context, dict(context.parameters), given)
+            key = self.cache_policy.compute_key(context, dict(context.parameters), given)
+            if key is None or self.cache_policy.cache_scope is None:
+                return key
+            from headrace.cache_scopes import scoped_key
+
+            return scoped_key(key, self.cache_policy.cache_scope, context)
         from headrace import runtime
 
         names = {name: getattr(runtime, name) for name in ("deployment", "flow_run", "task_run")}

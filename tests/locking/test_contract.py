@@ -16,18 +16,22 @@ import pytest
 from headrace.locking import LockManager
 from headrace.locking.filesystem import FileSystemLockManager
 from headrace.locking.memory import MemoryLockManager
+from headrace.locking.server import ServerLockManager
 
 
-@pytest.fixture(params=["memory", "filesystem"])
+@pytest.fixture(params=["memory", "filesystem", "server"])
 def locks(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> LockManager:
     if request.param == "memory":
         return MemoryLockManager()
+    if request.param == "server":
+        request.getfixturevalue("lock_server")
+        return ServerLockManager()
     return FileSystemLockManager(tmp_path / "not made yet" / "locks")
 
 
 @pytest.fixture
 def key(request: pytest.FixtureRequest) -> str:
-    """The memory manager is one for the whole process: each test has a key of its own."""
+    """The memory manager is one for the whole process, and the server one for all: each test has a key."""
     return request.node.nodeid
 
 

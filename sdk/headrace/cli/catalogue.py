@@ -193,6 +193,20 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         delete="Delete work queues; their runs wait in the pool's default one.",
     ),
     _noun(
+        "cache",
+        "cache",
+        "Cached results that flows share through the server.",
+        ls="List the results that later calls may use, by key.",
+        invalidate="Have the next calls compute their results anew.",
+    ),
+    _noun(
+        "lock locks",
+        "locks",
+        "Locks that processes hold in the server.",
+        ls="List locks by key: who has them, and until when.",
+        release="Take a lock away from its holder, which may still be at work.",
+    ),
+    _noun(
         "config configs",
         "config",
         "Settings of the active profile.",

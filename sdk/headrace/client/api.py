@@ -11,11 +11,13 @@ from typing import Any, Final, Self, TypeVar
 
 from google.protobuf.message import Message
 
+from headrace.client.cache import CacheCalls
 from headrace.client.calls import FIRST_CONTACT_SECONDS, Caller, backoff_seconds, is_transient
 from headrace.client.channel import open_channel, request_metadata
 from headrace.client.deployments import DeploymentCalls
 from headrace.client.discovery import connect
 from headrace.client.events import EventCalls
+from headrace.client.locks import LockCalls
 from headrace.client.rerunning import RerunCalls
 from headrace.client.schedules import ScheduleCalls
 from headrace.client.work_pools import WorkPoolCalls
@@ -57,7 +59,16 @@ Page = TypeVar("Page")
 Event = TypeVar("Event", runs.WatchRunsResponse, runs.WatchRunInputsResponse, logs.TailLogsResponse)
 
 
-class HeadraceClient(DeploymentCalls, EventCalls, RerunCalls, ScheduleCalls, WorkPoolCalls, WorkerCalls):
+class HeadraceClient(
+    CacheCalls,
+    DeploymentCalls,
+    EventCalls,
+    LockCalls,
+    RerunCalls,
+    ScheduleCalls,
+    WorkPoolCalls,
+    WorkerCalls,
+):
     """Talks to the server that the settings name; an async context manager.
 
     With the address `auto` the home's server is found, or started when there is none. Every method raises

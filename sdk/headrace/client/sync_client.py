@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from headrace.client.blocking import BlockingClient
 from headrace.core.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from headrace.v1 import admin_service_pb2 as admin
+from headrace.v1 import cache_service_pb2 as cache
 from headrace.v1 import deployment_service_pb2 as deployments
 from headrace.v1 import event_service_pb2 as events
 from headrace.v1 import flow_service_pb2 as flows
+from headrace.v1 import lock_service_pb2 as locks
 from headrace.v1 import log_service_pb2 as logs
 from headrace.v1 import record_service_pb2 as record
 from headrace.v1 import run_service_pb2 as runs
@@ -18,9 +20,11 @@ from headrace.v1 import schedule_service_pb2 as schedules
 from headrace.v1 import span_service_pb2 as spans
 from headrace.v1 import work_pool_service_pb2 as pools
 from headrace.v1 import worker_service_pb2 as workers
+from headrace.v1.cache_pb2 import CacheEntry, CacheFilter
 from headrace.v1.deployment_pb2 import Deployment, DeploymentVersion
 from headrace.v1.event_pb2 import Event, EventFilter
 from headrace.v1.flow_pb2 import Flow
+from headrace.v1.lock_pb2 import Lock, LockRef
 from headrace.v1.log_pb2 import LogEntry, LogFilter
 from headrace.v1.run_pb2 import Run, RunFilter, RunView
 from headrace.v1.schedule_pb2 import Schedule
@@ -307,6 +311,59 @@ class SyncHeadraceClient(BlockingClient):
         """Version, protocol, limits and database of the server."""
         return self._run(self._client.get_server_info(timeout=timeout))
 
+    def look_up_cache_entry(self, key: str, *, timeout: float | None = None) -> CacheEntry | None:
+        """What a call with the key may use; None: nothing."""
+        return self._run(self._client.look_up_cache_entry(key, timeout=timeout))
+
+    def put_cache_entry(
+        self,
+        entry: CacheEntry,
+        *,
+        lifetime: timedelta | None = None,
+        fence: int = 0,
+        timeout: float | None = None,
+    ) -> CacheEntry:
+        """Say where the result of a key is, in place of what was said before.
+
+        Args:
+            entry: its `result` is a reference.
+            lifetime: how long it may be used; None: always.
+            fence: of the lock that the caller has of the key; 0: none.
+            timeout: seconds for this call.
+
+        Raises:
+            LockLost: somebody else has had the lock since.
+            FieldsInvalid: the result is a value.
+        """
+        return self._run(self._client.put_cache_entry(entry, lifetime=lifetime, fence=fence, timeout=timeout))
+
+    def list_cache_entries(
+        self, request: cache.ListCacheEntriesRequest, *, timeout: float | None = None
+    ) -> cache.ListCacheEntriesResponse:
+        """One page of entries, by key."""
+        return self._run(self._client.list_cache_entries(request, timeout=timeout))
+
+    def iter_cache_entries(
+        self, filter: CacheFilter | None = None, *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[CacheEntry]:
+        """Every entry that matches, by key."""
+        return self._iterate(self._client.iter_cache_entries(filter, page_size=page_size))
+
+    def invalidate_cache_entries(
+        self, filter: CacheFilter | None = None, *, all: bool = False, timeout: float | None = None
+    ) -> int:
+        """Have the next calls compute anew; gives how many entries went.
+
+        Args:
+            filter: which.
+            all: every one; without a filter.
+            timeout: seconds for this call.
+
+        Raises:
+            FieldsInvalid: neither or both are given.
+        """
+        return self._run(self._client.invalidate_cache_entries(filter, all=all, timeout=timeout))
+
     def apply_deployment(
         self,
         deployment: Deployment,
@@ -409,6 +466,79 @@ class SyncHeadraceClient(BlockingClient):
     ) -> Iterator[Event]:
         """Every event that matches, newest first unless told otherwise."""
         return self._iterate(self._client.iter_events(filter, oldest_first=oldest_first, page_size=page_size))
+
+    def acquire_lock(
+        self,
+        key: str,
+        holder: str,
+        *,
+        lease_seconds: float,
+        wait_seconds: float = 0.0,
+        hold_timeout_seconds: float | None = None,
+        client: str = "",
+        timeout: float | None = None,
+    ) -> locks.AcquireLockResponse:
+        """Acquire a lock, unless somebody else has it.
+
+        Args:
+            key: what is locked.
+            holder: for whom; who has it gets it again.
+            lease_seconds: for how long, unless it is renewed.
+            wait_seconds: how long to wait for it, at most 60.
+            hold_timeout_seconds: for how long at most; None: as long as it is renewed.
+            client: which process asks, for people.
+            timeout: seconds for this call, which the waiting is part of.
+        """
+        return self._run(
+            self._client.acquire_lock(
+                key,
+                holder,
+                lease_seconds=lease_seconds,
+                wait_seconds=wait_seconds,
+                hold_timeout_seconds=hold_timeout_seconds,
+                client=client,
+                timeout=timeout,
+            )
+        )
+
+    def renew_locks(
+        self, held: Sequence[LockRef], lease_seconds: float, *, timeout: float | None = None
+    ) -> list[LockRef]:
+        """Have leases begin anew; gives those that were lost."""
+        return self._run(self._client.renew_locks(held, lease_seconds, timeout=timeout))
+
+    def release_lock(self, key: str, holder: str, *, fence: int = 0, timeout: float | None = None) -> bool:
+        """Give a lock back; gives whether the holder had it.
+
+        Args:
+            key: of the lock.
+            holder: as it was acquired.
+            fence: which holding of it; 0: whichever it is.
+            timeout: seconds for this call.
+        """
+        return self._run(self._client.release_lock(key, holder, fence=fence, timeout=timeout))
+
+    def get_lock(self, key: str, *, timeout: float | None = None) -> Lock:
+        """Who has the lock.
+
+        Raises:
+            ObjectNotFound: nobody.
+        """
+        return self._run(self._client.get_lock(key, timeout=timeout))
+
+    def wait_for_lock(self, key: str, *, wait_seconds: float = 0.0, timeout: float | None = None) -> bool:
+        """Wait until nobody has the lock, at most 60 s; gives whether that came about."""
+        return self._run(self._client.wait_for_lock(key, wait_seconds=wait_seconds, timeout=timeout))
+
+    def list_locks(
+        self, request: locks.ListLocksRequest, *, timeout: float | None = None
+    ) -> locks.ListLocksResponse:
+        """One page of locks, by key."""
+        return self._run(self._client.list_locks(request, timeout=timeout))
+
+    def iter_locks(self, key_prefix: str = "", *, page_size: int = PAGE_SIZE_DEFAULT) -> Iterator[Lock]:
+        """Every lock whose key begins so, by key; also those of holders that are silent."""
+        return self._iterate(self._client.iter_locks(key_prefix, page_size=page_size))
 
     def retry_run(
         self, run_id: str, *, scheduled_time: datetime | None = None, timeout: float | None = None

@@ -295,6 +295,18 @@ class PreconditionFailed(ServiceError):
     reason = "PRECONDITION_FAILED"
 
 
+class LockLost(ServiceError):
+    """The lock under which this was to be written has been given to somebody else."""
+
+    code = "ABORTED"
+    reason = "LOCK_LOST"
+
+    @classmethod
+    def of(cls, key: str) -> LockLost:
+        """The error for the lock of `key`."""
+        return cls(f"The lock of '{key}' has been given to somebody else.", facts={"key": key})
+
+
 class RecorderSealed(ServiceError):
     """The recorder has said that it is done; nothing more can be recorded under its id."""
 

@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.core.clock import from_micros
+from headrace.core.errors import ServiceError
 from headrace.exceptions import SerializationError
 from headrace.locking.protocol import IsolationLevel
 from headrace.results import InlineResult
+from headrace.results.payloads import Producer
 from headrace.serializers import TooLarge
 
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext, TaskRunContext
     from headrace.engine.api import Ops
     from headrace.engine.transactions import TransactionNode
+    from headrace.results import ResultRecord
     from headrace.states import State
 
 __all__ = ["keep", "keep_for_replay", "open_transaction", "stage_result"]
@@ -77,11 +80,23 @@ def stage_result(ops: Ops, context: TaskRunContext, txn: TransactionNode, state:
     def write_or_warn() -> None:
         try:
             write()
+            if key is not None and store.cache_index is not None:
+                _share(context, record, txn.holder)
         except Exception as error:  # also what a storage of the author raises
             state.kept = None
             _log.warning(_NOT_KEPT, name, error)
 
     txn.prepare_write(write_or_warn)
+
+
+def _share(context: TaskRunContext, record: ResultRecord[Any], holder: str) -> None:
+    """Have other runs find a result that has just been written; if they cannot, the run is as good."""
+    run, task = context.task_run, context.task
+    producer = Producer(run.id, task.name, run.flow_name, run.tags, task.cache_expiration)
+    try:
+        context.result_store.share(record, producer, holder)
+    except ServiceError as error:
+        _log.warning("The result of run %r is kept, but not shared: %s", run.name, error)
 
 
 async def keep(

@@ -300,7 +300,10 @@ async def _cached(ops: Ops, context: TaskRunContext, journal: Journal, txn: Tran
     draft = journal.draft(ending)
     draft.kept = record.kept
     draft.state_details = replace(
-        draft.state_details, cache_key=record.key, cache_expiration=record.expiration
+        draft.state_details,
+        cache_key=record.key,
+        cache_expiration=record.expiration,
+        producer_run_id=record.producer_run_id,
     )
     return await _finish(ops, context, journal, ending, draft)
 

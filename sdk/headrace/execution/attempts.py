@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.client import get_client
+from headrace.client.background import run_in_background
 from headrace.context import tags
 from headrace.core.budget import idle_time
 from headrace.core.passing import passing_time
@@ -16,7 +17,6 @@ from headrace.core.states import StateType
 from headrace.engine.drive import run_now
 from headrace.engine.outcome import Outcome
 from headrace.exceptions import SerializationError
-from headrace.execution.background import run_in_background
 from headrace.execution.blocking import BLOCKING
 from headrace.execution.calls import recorded_flow_call
 from headrace.execution.encoding import state_from_proto

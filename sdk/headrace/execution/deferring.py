@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace.client import get_client
+from headrace.client.background import run_in_background, start_in_background
 from headrace.core.errors import ServiceError
 from headrace.core.ids import new_id
 from headrace.core.states import StateType
-from headrace.execution.background import run_in_background, start_in_background
 from headrace.execution.calls import new_task_call
 from headrace.execution.encoding import run_entry, state_from_proto
 from headrace.execution.server import recorded_everything, server_for

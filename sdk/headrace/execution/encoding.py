@@ -132,6 +132,8 @@ def _put_details(message: state_pb2.State, state: State[Any]) -> None:
             message.completed.cache_key = details.cache_key[:CACHE_KEY_CHARACTERS]
             message.completed.from_cache = state.name == "Cached"
             _put_time(message.completed.cache_expire_time, details.cache_expiration)
+            if details.producer_run_id:
+                message.completed.producer_run_id = details.producer_run_id
         if details.returned_state:
             message.completed.returned_state = True
         if details.untrackable_result:
@@ -222,6 +224,7 @@ def _take_details(message: state_pb2.State, details: StateDetails) -> None:
             details.pause_timeout = from_micros(message.paused.timeout_time.ToMicroseconds())
     elif kind == "completed":
         details.cache_key = message.completed.cache_key or None
+        details.producer_run_id = message.completed.producer_run_id or None
         details.returned_state = message.completed.returned_state
         details.untrackable_result = message.completed.untrackable_result
         if message.completed.HasField("cache_expire_time"):

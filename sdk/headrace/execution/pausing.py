@@ -9,13 +9,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from headrace.client.background import offloaded, start_in_background
 from headrace.core.errors import ServiceError
 from headrace.core.passing import passing_time
 from headrace.core.states import StateType
 from headrace.core.verdicts import Accept, Reject, Wait
 from headrace.engine.gate import PauseGate
 from headrace.exceptions import Abort, Cancel, FlowPauseTimeout, Pause
-from headrace.execution.background import offloaded, start_in_background
 from headrace.execution.encoding import state_entry, state_from_proto
 from headrace.execution.server import recorded_everything, server_for
 from headrace.recorder import get_recorder, observers

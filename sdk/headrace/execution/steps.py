@@ -7,10 +7,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace.client import get_client
+from headrace.client.background import run_in_background
 from headrace.core.states import StateType
 from headrace.engine.steps import KnownStep, is_lost, is_usable
 from headrace.exceptions import MissingResult
-from headrace.execution.background import run_in_background
 from headrace.execution.encoding import state_entry, state_from_proto
 from headrace.results import StoredResult
 from headrace.runs import FlowRun, TaskRun

@@ -6,8 +6,9 @@ import json
 from typing import Any
 from uuid import UUID
 
+from headrace.client.background import offloaded
 from headrace.context import FlowRunContext
-from headrace.execution.background import dispatched, offloaded
+from headrace.execution.background import dispatched
 from headrace.execution.server import recorded_everything, server_for
 from headrace.v1.run_service_pb2 import ListRunInputsRequest
 from headrace.v1.run_service_pb2 import RunInput as RunInputMessage

@@ -10,9 +10,10 @@ from contextlib import aclosing
 from typing import Any, Generic, Self, TypeVar, cast
 from uuid import UUID
 
+from headrace.client.background import offloaded, run_in_background
 from headrace.client.calls import is_transient
 from headrace.core.errors import ServiceError
-from headrace.execution.background import dispatched, offloaded, run_in_background
+from headrace.execution.background import dispatched
 from headrace.execution.server import recorded_everything, require_server, server_for
 from headrace.input.actions import ensure_flow_run_id, is_own_run
 from headrace.input.run_input import (

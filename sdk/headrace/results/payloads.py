@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +27,7 @@ __all__ = [
     "EncodedValue",
     "InlineResult",
     "KeptResult",
+    "Producer",
     "StoredResult",
     "encode_value",
     "load_payload",
@@ -118,6 +121,25 @@ class KeptResult:
         payload.blob.uri = self.uri
         payload.blob.size_bytes = self.size_bytes
         payload.blob.sha256 = self.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """Who has computed a result that others may use.
+
+    Attributes:
+        run_id: the task run.
+        task_name: of its task.
+        flow_name: of the flow run around it; empty: there is none.
+        tags: of the task run.
+        lifetime: how long the result may be used; None: always.
+    """
+
+    run_id: str
+    task_name: str
+    flow_name: str
+    tags: Sequence[str]
+    lifetime: timedelta | None
 
 
 class StoredResult:

@@ -97,11 +97,13 @@ class ResultRecord(Generic[R]):
         result: the value.
         metadata: the description.
         kept: what the record of a run says about it, once it is in storage.
+        producer_run_id: the task run that has computed it; None: not known.
     """
 
     result: R
     metadata: ResultRecordMetadata
     kept: KeptResult | None = None
+    producer_run_id: str | None = None
 
     @property
     def key(self) -> str:

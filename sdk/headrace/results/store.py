@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,6 +17,7 @@ from headrace.core.errors import ConfigurationError
 from headrace.core.ids import new_id
 from headrace.exceptions import SerializationError
 from headrace.filesystems import FileSystem, filesystem_of, locate
+from headrace.locking.protocol import IsolationLevel
 from headrace.results.payloads import KeptResult
 from headrace.results.records import ResultRecord, ResultRecordMetadata, kept_as, split
 from headrace.serializers import Serializer, serializer_of
@@ -23,6 +25,8 @@ from headrace.settings import get_current_settings
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
+    from headrace.results.cache_index import CacheIndex
+    from headrace.results.payloads import Producer
     from headrace.tasks import Task
 
 __all__ = ["Remembered", "ResultStore"]
@@ -84,6 +88,7 @@ class ResultStore:
         lock_manager: locks keys; None: none can be locked.
         serializer: what values are written with.
         cache_result_in_memory: whether results stay in memory, too.
+        cache_index: knows which keys have a result; None: the storage itself does.
     """
 
     def __init__(
@@ -115,18 +120,21 @@ class ResultStore:
         self.lock_manager = lock_manager
         self.serializer = serializer_of(serializer or settings.results_default_serializer)
         self.cache_result_in_memory = cache_result_in_memory
+        self.cache_index: CacheIndex | None = None
         self._remembered = Remembered()
 
     def update_for_task(self, task: Task[..., Any]) -> ResultStore:
         """This store with what the options of a task say instead; results remembered in memory are shared."""
         updated = self._with(task.result_storage, task.result_serializer, task.cache_result_in_memory)
         policy = task.cache_policy
-        if policy is None or (policy.key_storage is None and policy.lock_manager is None):
+        if policy is None or not (policy.key_storage or policy.lock_manager or policy.cache_scope):
             return updated
         updated = copy.copy(updated)
         if policy.key_storage is not None:
             updated.metadata_storage = filesystem_of(policy.key_storage)
         updated.lock_manager = policy.lock_manager or updated.lock_manager
+        if policy.cache_scope is not None:
+            _share(updated, is_serializable=policy.isolation_level == IsolationLevel.SERIALIZABLE)
         return updated
 
     def update_for_flow(self, flow: Flow[..., Any]) -> ResultStore:
@@ -186,11 +194,47 @@ class ResultStore:
 
         Asks no lock.
         """
+        if self.cache_index is not None:
+            return self._find_shared(self.cache_index, key)
         try:
             record = self._in_memory(key) or self._read(key)
         except (OSError, SerializationError, ValueError):
             return None
         return None if record.metadata.is_expired else record
+
+    def _find_shared(self, index: CacheIndex, key: str) -> ResultRecord[Any] | None:
+        """The record that the server knows of. A value that is not where it should be is forgotten there."""
+        entry = index.look_up(key)
+        if entry is None:
+            return None
+        record = self._remembered.get(entry.id) if self.cache_result_in_memory else None
+        if record is not None:
+            return record
+        try:
+            record, size_bytes = index.read(entry, self.serializer)
+        except (FileNotFoundError, SerializationError, ConfigurationError) as error:
+            index.drop(entry, error)
+            return None
+        except OSError:
+            return None  # for a moment, perhaps, and perhaps only from here
+        if self.cache_result_in_memory:
+            self._remembered.put(entry.id, record, size_bytes)
+        return record
+
+    def share(self, record: ResultRecord[Any], producer: Producer, holder: str) -> None:
+        """Tell the server where a record is that has just been written, if it is to know.
+
+        Args:
+            record: as it was written.
+            producer: who has computed it, and for how long it may be used.
+            holder: who has locked the key, if anybody has.
+
+        Raises:
+            ServiceError: the server does not answer, or another holder has had the lock since.
+        """
+        if self.cache_index is not None:
+            fence = getattr(self.lock_manager, "fence", None)
+            self.cache_index.put(record, producer, 0 if fence is None else fence(record.key, holder))
 
     def exists(self, key: str) -> bool:
         """Whether there is a record under the key that has not expired.
@@ -257,7 +301,7 @@ class ResultStore:
 
         def write() -> None:
             locks = self.lock_manager
-            if locks is not None and locks.is_locked(key) and not self.is_lock_holder(key, holder):
+            if locks is not None and not self.is_lock_holder(key, holder) and locks.is_locked(key):
                 raise RuntimeError(f"The result {key!r} cannot be written: somebody else has it locked.")
             self.result_storage.write(key, metadata.to_bytes(blob) + blob)
             if self.metadata_storage is not None:
@@ -362,6 +406,15 @@ class ResultStore:
 
     def __repr__(self) -> str:
         return f"ResultStore({self.result_storage!r}, {self.serializer.type!r})"
+
+
+def _share(store: ResultStore, *, is_serializable: bool) -> None:
+    """Have a store's keys known to the server, and locked there if they are to be locked."""
+    # Loaded by the first task whose results are shared so.
+    store.cache_index = import_module("headrace.results.cache_index").CacheIndex()
+    store.metadata_storage = None
+    if is_serializable and store.lock_manager is None:
+        store.lock_manager = import_module("headrace.locking.server").ServerLockManager()
 
 
 def _holder(holder: str | None) -> str:

@@ -77,6 +77,7 @@ class StateDetails:
         untrackable_result: whether the result has no identity, so that no edge leads from the run to another
             one that is given it by value.
         returned_state: whether the body of the task returned a state, which is what its caller got.
+        producer_run_id: of a result from the cache: the task run that has computed it; None: not known.
     """
 
     flow_run_id: str | None = None
@@ -96,6 +97,7 @@ class StateDetails:
     transition_id: str | None = None
     untrackable_result: bool = False
     returned_state: bool = False
+    producer_run_id: str | None = None
 
 
 class State(Generic[R]):

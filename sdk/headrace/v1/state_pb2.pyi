@@ -292,6 +292,7 @@ class CompletedDetails(_message.Message):
     FROM_CACHE_FIELD_NUMBER: _builtins.int
     RETURNED_STATE_FIELD_NUMBER: _builtins.int
     UNTRACKABLE_RESULT_FIELD_NUMBER: _builtins.int
+    PRODUCER_RUN_ID_FIELD_NUMBER: _builtins.int
     cache_key: _builtins.str
     from_cache: _builtins.bool
     returned_state: _builtins.bool
@@ -300,6 +301,8 @@ class CompletedDetails(_message.Message):
     """The result has no identity by which later runs that are given it could be told to depend on this one:
     None, a boolean, a small integer, a short text.
     """
+    producer_run_id: _builtins.str
+    """From the cache: the task run that has computed the result. Empty: not known."""
     @_builtins.property
     def cache_expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -310,10 +313,11 @@ class CompletedDetails(_message.Message):
         from_cache: _builtins.bool = ...,
         returned_state: _builtins.bool = ...,
         untrackable_result: _builtins.bool = ...,
+        producer_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time", "cache_key", b"cache_key", "from_cache", b"from_cache", "returned_state", b"returned_state", "untrackable_result", b"untrackable_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_expire_time", b"cache_expire_time", "cache_key", b"cache_key", "from_cache", b"from_cache", "producer_run_id", b"producer_run_id", "returned_state", b"returned_state", "untrackable_result", b"untrackable_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

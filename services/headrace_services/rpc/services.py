@@ -12,9 +12,11 @@ from google.rpc import error_details_pb2
 from headrace.core.clock import Clock
 from headrace.v1 import (
     admin_service_pb2,
+    cache_service_pb2,
     deployment_service_pb2,
     event_service_pb2,
     flow_service_pb2,
+    lock_service_pb2,
     log_service_pb2,
     record_service_pb2,
     run_service_pb2,
@@ -25,11 +27,13 @@ from headrace.v1 import (
 )
 from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.binding import handlers
+from headrace_services.rpc.cache import CacheService
 from headrace_services.rpc.deployments import DeploymentService
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.events import EventService
 from headrace_services.rpc.flows import FlowService
 from headrace_services.rpc.health import HEALTH_SERVICE, Health
+from headrace_services.rpc.locks import LockService
 from headrace_services.rpc.logs import LogService
 from headrace_services.rpc.records import RecordService
 from headrace_services.rpc.reflection import add_reflection
@@ -80,6 +84,11 @@ class Services:
             (_service(record_service_pb2, "RecordService"), self.records),
             (_service(flow_service_pb2, "FlowService"), FlowService(self.database)),
             (_service(event_service_pb2, "EventService"), EventService(self.database)),
+            (_service(cache_service_pb2, "CacheService"), CacheService(self.database)),
+            (
+                _service(lock_service_pb2, "LockService"),
+                LockService(self.database, self.clock, self.drain),
+            ),
             (_service(log_service_pb2, "LogService"), LogService(self.database, self.watch)),
             (_service(span_service_pb2, "SpanService"), SpanService(self.database)),
             (

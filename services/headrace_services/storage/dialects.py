@@ -34,6 +34,10 @@ class Dialect:
         """The condition that a text is like a pattern of `like`; the case of ASCII letters does not count."""
         return f"{column} {self.like} ? ESCAPE '\\'"
 
+    def position(self, column: str) -> str:
+        """Where a text begins in another, from 1; 0: nowhere. One parameter."""
+        raise NotImplementedError
+
     def member(self, column: str) -> str:
         """The condition that a member of a JSON object of texts has a value; two parameters."""
         raise NotImplementedError
@@ -65,6 +69,9 @@ class _Sqlite(Dialect):
     def column(self, name: str) -> str:
         return name
 
+    def position(self, column: str) -> str:
+        return f"instr({column}, ?)"
+
     def member(self, column: str) -> str:
         return f"EXISTS (SELECT 1 FROM json_each({column}) AS j WHERE j.key = ? AND j.value = ?)"
 
@@ -87,6 +94,9 @@ class _Postgresql(Dialect):
 
     def column(self, name: str) -> str:
         return f"{name}::text"
+
+    def position(self, column: str) -> str:
+        return f"strpos({column}, ?)"
 
     def member(self, column: str) -> str:
         return f"({column}::jsonb ->> ?::text) = ?"

@@ -36,7 +36,8 @@ ColumnType = Literal["uuid", "text", "bigint", "int", "smallint", "bool", "bytea
 Key: TypeAlias = tuple[Any, ...]
 Where: TypeAlias = Sequence[tuple[str, str, Any]]
 """Conditions (column, operator, value) that all hold; an operator is `=`, `<>`, `<`, `<=`, `>`, `>=`,
-`in` with a list, `contains` with text whatever its case, or `is` with None or, for what is not null, True."""
+`in` with a list, `contains` with text whatever its case, `holds` and `begins` with text as it is, or `is`
+with None or, for what is not null, True."""
 Order: TypeAlias = Sequence[str]
 """Columns, each with ` DESC` behind it or not."""
 
@@ -200,6 +201,9 @@ def _compile_where(table: Table, dialect: Dialect, where: Where) -> tuple[str, l
         elif operator == "contains":
             parts.append(dialect.contains(name))
             parameters.append(like(value))
+        elif operator in ("holds", "begins"):
+            parts.append(dialect.position(name) + (" = 1" if operator == "begins" else " > 0"))
+            parameters.append(value)
         elif operator in _OPERATORS:
             parts.append(f"{name} {operator} ?")
             parameters.append(dialect.id(value) if type == "uuid" else value)

@@ -31,6 +31,7 @@ from headrace.v1.span_service_pb2 import SpanFilter
 from headrace.v1.state_pb2 import State
 from headrace_services.domain.attempts import fold_attempts
 from headrace_services.storage.backends import Backend
+from headrace_services.storage.cache_queries import CacheQueries
 from headrace_services.storage.change_queries import ChangeQueries
 from headrace_services.storage.deployment_queries import DeploymentQueries
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
@@ -41,6 +42,7 @@ from headrace_services.storage.flow_queries import FlowQueries
 from headrace_services.storage.graph import graph_nodes
 from headrace_services.storage.input_queries import InputQueries
 from headrace_services.storage.instants import micros, set_micros
+from headrace_services.storage.lock_queries import LockQueries
 from headrace_services.storage.log_queries import LogQueries
 from headrace_services.storage.pages import PageKey, page_limit
 from headrace_services.storage.run_codec import run_message
@@ -70,6 +72,8 @@ class Reader(DispatchQueries):
         work_pools: pools and queues.
         schedules: schedules of deployments.
         deployments: deployments and their versions.
+        cache: the index of cached results.
+        locks: who has which.
 
     Raises, from every method:
         DatabaseUnavailable: the database does not answer.
@@ -87,6 +91,8 @@ class Reader(DispatchQueries):
         self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
         self.schedules = ScheduleQueries(backend, self._dialect)
         self.deployments = DeploymentQueries(backend, self._dialect)
+        self.cache = CacheQueries(backend, self._dialect)
+        self.locks = LockQueries(backend, self._dialect)
 
     # Runs
 

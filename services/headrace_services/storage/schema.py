@@ -609,3 +609,49 @@ sa.Index(
     postgresql_where=_is_asked_to_drain,
     sqlite_where=_is_asked_to_drain,
 )
+
+# Locks that processes hold, by name. A row that is not renewed stays until somebody wants the lock, or for
+# an hour or so.
+locks = sa.Table(
+    "locks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("acquire_time", sa.BigInteger, nullable=False),
+    sa.Column("expire_time", sa.BigInteger, nullable=False),
+    # Null: renewed for as long as the holder likes.
+    sa.Column("hold_expire_time", sa.BigInteger),
+    sa.Column("lease", sa.BigInteger, nullable=False),
+    sa.Column("client", sa.Text, nullable=False),
+)
+sa.Index("locks_expire_idx", locks.c.expire_time)
+
+# Where the results are that later calls may use.
+cache_entries = sa.Table(
+    "cache_entries",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("id", Id, nullable=False),
+    sa.Column("producer_run_id", Id, nullable=False),
+    sa.Column("task_name", sa.Text, nullable=False),
+    sa.Column("flow_name", sa.Text, nullable=False),
+    # A JSON list.
+    sa.Column("tags", sa.Text, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    # Null: never.
+    sa.Column("expire_time", sa.BigInteger),
+    # headrace.v1.Payload
+    sa.Column("result", sa.LargeBinary, nullable=False),
+)
+_expires = sa.text("expire_time IS NOT NULL")
+sa.Index(
+    "cache_entries_expire_idx",
+    cache_entries.c.expire_time,
+    postgresql_where=_expires,
+    sqlite_where=_expires,
+)
+sa.Index("cache_entries_task_idx", cache_entries.c.task_name)

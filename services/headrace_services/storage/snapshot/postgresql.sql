@@ -527,3 +527,41 @@ ALTER TABLE events ALTER COLUMN xid SET DEFAULT pg_current_xact_id()::text::bigi
 CREATE INDEX events_commit_idx ON events (xid, seq);
 
 UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
+
+-- Running upgrade 0007 -> 0008
+
+CREATE TABLE locks (
+    name TEXT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    holder TEXT NOT NULL, 
+    fence BIGINT NOT NULL, 
+    acquire_time BIGINT NOT NULL, 
+    expire_time BIGINT NOT NULL, 
+    hold_expire_time BIGINT, 
+    lease BIGINT NOT NULL, 
+    client TEXT NOT NULL, 
+    PRIMARY KEY (name)
+);
+
+CREATE INDEX locks_expire_idx ON locks (expire_time);
+
+CREATE TABLE cache_entries (
+    name TEXT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    id UUID NOT NULL, 
+    producer_run_id UUID NOT NULL, 
+    task_name TEXT NOT NULL, 
+    flow_name TEXT NOT NULL, 
+    tags TEXT NOT NULL, 
+    fence BIGINT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    expire_time BIGINT, 
+    result BYTEA NOT NULL, 
+    PRIMARY KEY (name)
+);
+
+CREATE INDEX cache_entries_expire_idx ON cache_entries (expire_time) WHERE expire_time IS NOT NULL;
+
+CREATE INDEX cache_entries_task_idx ON cache_entries (task_name);
+
+UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
