@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 UV := $(BIN)/uv
 TOOLS := .tools/protogen/.made .tools/buf.made .tools/grpcurl.made .tools/azurite.made .tools/oldest/.made .tools/newest/.made \
-	.tools/polyglot.made
+	.tools/polyglot.made .tools/podman.made
 
 include tools/versions.mk
 
@@ -48,6 +48,9 @@ tools: $(TOOLS)
 
 .tools/grpcurl.made: tools/versions.mk tools/grpcurl.sh | .venv/.made
 	@sh tools/grpcurl.sh "$(GRPCURL)" && touch $@ || true
+
+.tools/podman.made: tools/podman.sh | .venv/.made
+	@sh tools/podman.sh && touch $@ || true
 
 POLYGLOT := $(wildcard proto/headrace/v1/*.proto examples/polyglot/*/*.go examples/polyglot/*/*/*.go \
 	examples/polyglot/ts-client/*.ts examples/polyglot/ts-client/*.json)

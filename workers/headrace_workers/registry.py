@@ -12,6 +12,8 @@ from headrace_workers.base import BaseWorker
 __all__ = ["ENTRY_POINTS", "find_worker_type", "worker_types"]
 
 ENTRY_POINTS: Final = "headrace.workers"
+_EXTRAS: Final = frozenset({"docker", "kubernetes"})
+"""Types of headrace's own that need what the extra of the same name installs."""
 
 
 def worker_types() -> dict[str, EntryPoint]:
@@ -34,7 +36,8 @@ def find_worker_type(name: str) -> type[BaseWorker[Any]]:
     try:
         found: Any = point.load()
     except ImportError as error:
-        raise ConfigurationError(f"The worker type '{name}' cannot be imported: {error}") from error
+        hint = f" Install it: pip install 'headrace[{name}]'" if name in _EXTRAS else ""
+        raise ConfigurationError(f"The worker type '{name}' cannot be imported: {error}.{hint}") from error
     if not (isinstance(found, type) and issubclass(found, BaseWorker)):
         raise ConfigurationError(f"The entry point of '{name}', {point.value}, is no subclass of BaseWorker.")
     if found.type != name:

@@ -94,8 +94,11 @@ _DOCKER: Final[JsonObject] = {
     "mem_limit": _maybe("Memory limit", "E.g. `512m` or `2g`."),
     "memswap_limit": _maybe("Memory and swap limit", "Of both together, e.g. `4g`; `-1` for no limit."),
     "privileged": _flag("Privileged", "Give the container the host's own rights.", False),
+    "user": _maybe("User", "User of the container, as `name`, `uid` or `uid:gid`. Without it: the image's."),
     "container_create_kwargs": _maybe(
-        "More container options", "Passed to the engine as they are.", "object"
+        "More container options",
+        "By their names in the engine's API, or as the Docker SDK for Python calls them.",
+        "object",
     ),
 }
 

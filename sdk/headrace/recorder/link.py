@@ -179,7 +179,7 @@ class Link:
                 name="headrace",
                 version=client_version(),
                 language=f"python {platform.python_version()}",
-                host=socket.gethostname(),
+                host=os.environ.get("HEADRACE__HOST") or socket.gethostname(),
                 pid=os.getpid(),
             ),
         )

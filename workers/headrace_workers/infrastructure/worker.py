@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from headrace.v1.worker_pb2 import (
 from headrace.v1.worker_service_pb2 import Assignment
 from headrace_workers.actions import FoundInfrastructure
 from headrace_workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
-from headrace_workers.infrastructure.output import FollowedOutput, LogLine, last_output_ns
+from headrace_workers.infrastructure.output import FollowedOutput, LogLine, ReadSoFar, read_so_far
 from headrace_workers.process.endings import explain_exit
 
 __all__ = [
@@ -138,10 +139,11 @@ class InfrastructureWorker(BaseWorker[C]):
         Args:
             infrastructure_id: as `create` returned it.
             configuration: of the run.
-            since_ns: lines from this instant on, by the engine's clock; None: all.
+            since_ns: lines before this instant, by the engine's clock, are not wanted. Those that come all
+                the same, and those of the instant that were read before, are passed over. None: all are.
 
         Raises:
-            EngineUnavailable: it is asked again a little later, for the lines after the last.
+            EngineUnavailable: it is asked again a little later, from where it was.
             InfrastructureGone: there is nothing to read.
         """
 
@@ -184,6 +186,8 @@ class InfrastructureWorker(BaseWorker[C]):
         if address := self.facts.server_address():
             environment["HEADRACE_API_URL"] = address
         environment["HEADRACE__CONSOLE"] = MARKED_LINES
+        # Its process ids mean nothing on this machine, even if it shares the name.
+        environment["HEADRACE__HOST"] = f"{self.type}/{socket.gethostname()}"
         return environment
 
     async def run(
@@ -196,20 +200,19 @@ class InfrastructureWorker(BaseWorker[C]):
     async def adopt(
         self, configuration: C, assignment: Assignment, infrastructure_id: str
     ) -> BaseWorkerResult:
-        since = await last_output_ns(assignment.run.id)
-        return await self._see_through(infrastructure_id, configuration, assignment, since)
+        read = await read_so_far(assignment.run.id)
+        return await self._see_through(infrastructure_id, configuration, assignment, read)
 
     async def _see_through(
-        self, infrastructure_id: str, configuration: C, assignment: Assignment, since_ns: int | None
+        self, infrastructure_id: str, configuration: C, assignment: Assignment, read: ReadSoFar | None
     ) -> BaseWorkerResult:
         shown = self.facts.tell if configuration.stream_output else _nothing
-        output = FollowedOutput(assignment.run, self._writer, shown)
+        output = FollowedOutput(assignment.run, self._writer, shown, read)
 
         async def follow() -> None:
             for pause in _pauses():
                 try:
-                    since = since_ns if output.last_ns is None else output.last_ns + 1
-                    async for lines in self.read_logs(infrastructure_id, configuration, since):
+                    async for lines in self.read_logs(infrastructure_id, configuration, output.begin()):
                         await output.take(lines)
                     return
                 except InfrastructureGone:

@@ -1,0 +1,136 @@
+"""A container engine for tests: podman, which speaks Docker's API on a socket of its own.
+
+No image has to be fetched: the only one is empty, and what containers need of Python comes from this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pytest
+
+from tests.support.tools import ROOT
+from tests.support.worker_processes import until
+
+__all__ = ["IMAGE", "ContainerEngine", "require_podman"]
+
+IMAGE: Final = "localhost/empty:1"
+_FOLDERS: Final = ("bin", "dev", "etc", "lib", "lib64", "proc", "root", "run", "sys", "tmp", "usr", "var")
+_CONFIGURATION: Final = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+tmp_dir = "{folder}/tmp"
+"""
+
+
+def require_podman() -> None:
+    """Skip the test where there is no engine."""
+    if shutil.which("podman") is None or shutil.which("runc") is None:
+        pytest.skip("podman and runc are not installed: `make setup` does it on Debian")
+    if os.geteuid() != 0:
+        pytest.skip("podman is used as root here")
+
+
+class ContainerEngine:
+    """One engine with a store of its own; at its end nothing is left.
+
+    Args:
+        folder: for the store, which is temporary.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
+        self._service: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """What DOCKER_HOST is to be."""
+        return f"unix://{self._folder}/engine.sock"
+
+    def podman(self, *words: str, **more: Any) -> str:
+        """Run podman on the same store; what it prints."""
+        command = [
+            *("podman", "--root", f"{self._folder}/root", "--runroot", f"{self._folder}/run"),
+            *("--storage-driver", "vfs", *words),
+        ]
+        done = subprocess.run(
+            command,
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **more,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self) -> None:
+        """Answer on the socket."""
+        socket = self._folder / "engine.sock"
+        socket.unlink(missing_ok=True)
+        command = [
+            *("podman", "--root", f"{self._folder}/root", "--runroot", f"{self._folder}/run"),
+            *("--storage-driver", "vfs", "system", "service", "--time=0", self.address),
+        ]
+        with (self._folder / "engine.log").open("ab") as log:
+            self._service = subprocess.Popen(
+                command,
+                cwd=self._folder,  # where the keeper of a container notes that memory ran out
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until(socket.exists, 60, "the engine")
+
+    def stop(self) -> None:
+        """Do not answer any more; containers go on."""
+        if self._service is not None:
+            self._service.kill()
+            self._service.wait()
+
+    def __enter__(self) -> Self:
+        (self._folder / "containers.conf").write_text(_CONFIGURATION.format(folder=self._folder))
+        archive = self._folder / "empty.tar"
+        with tarfile.open(archive, "w") as tar:
+            for name in _FOLDERS:
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(entry)
+        self.podman("import", str(archive), IMAGE)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self.podman("rm", "--all", "--force", "--time", "0")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def python_volumes() -> list[str]:
+    """What a container needs to run this machine's Python with this project, all of it read-only."""
+    folders = {"/usr", "/lib", "/lib64", "/bin", "/etc/ssl", sys.prefix, sys.base_prefix, str(ROOT)}
+    executable = pathlib.Path(sys.executable).resolve()
+    folders.add(str(executable.parents[1]))
+    kept = sorted(name for name in folders if pathlib.Path(name).is_dir())
+    return [f"{name}:{name}:ro" for name in kept if not any(_is_below(name, other) for other in kept)]
+
+
+def _is_below(name: str, other: str) -> bool:
+    return name != other and pathlib.Path(name).is_relative_to(other)

@@ -1,0 +1,1 @@
+"""Docker workers: each run in a container of its own."""
