@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from tests.support import databases
-from tests.support.clusters import dask_cluster, ray_session
+from tests.support.clusters import CLUSTERS, group_of
 from tests.support.postgres import Cluster, provide_cluster
 from tests.support.servers import ServerProcess
 
@@ -33,6 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _ADDRESS.search(item.nodeid):
             raise pytest.UsageError(f"{item.nodeid} has an address in its name: give its parameters `ids`")
+    # The longest way first, and what shares a cluster one after the other.
+    items.sort(key=lambda item: (group_of(item) is None, group_of(item) or ""))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End a cluster after the last test that shares it: its processes are busy even when nobody asks."""
+    yield
+    group = group_of(item)
+    if group is not None and (nextitem is None or group_of(nextitem) != group):
+        CLUSTERS.stop(group)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -155,15 +166,13 @@ def server_on(tmp_path: pathlib.Path, database_url: str) -> Iterator[ServerProce
         yield running
 
 
-@pytest.fixture(scope="session")
-def dask() -> Iterator[Any]:
+@pytest.fixture
+def dask() -> Any:
     """A Dask cluster of two workers; tests that ask for it belong to the xdist group of that name."""
-    with dask_cluster() as cluster:
-        yield cluster
+    return CLUSTERS.get("dask")
 
 
-@pytest.fixture(scope="session")
-def ray() -> Iterator[Any]:
+@pytest.fixture
+def ray() -> Any:
     """Ray, initialised with two processors; tests that ask for it belong to the xdist group of that name."""
-    with ray_session() as session:
-        yield session
+    return CLUSTERS.get("ray")

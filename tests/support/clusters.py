@@ -1,4 +1,4 @@
-"""Dask and Ray on this machine, as small as they can be, for as long as the tests of a process run."""
+"""Dask and Ray on this machine, as small as they can be, for as long as tests in a row share them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import pytest
 
 __all__ = [
+    "CLUSTERS",
     "DASK",
     "RAY",
     "TOO_SLOW",
     "WORKERS",
     "dask_cluster",
+    "group_of",
     "on_dask",
     "on_ray",
     "ray_environment",
@@ -116,3 +118,33 @@ def ray_environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
     }
+
+
+class Clusters:
+    """What is started for the first test that asks for it, and stopped after the last one in a row."""
+
+    def __init__(self, makers: dict[str, Callable[[], AbstractContextManager[Any]]]) -> None:
+        self._makers = makers
+        self._running: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
+
+    def get(self, name: str) -> Any:
+        """The cluster of that name, running."""
+        if name not in self._running:
+            manager = self._makers[name]()
+            self._running[name] = manager, manager.__enter__()
+        return self._running[name][1]
+
+    def stop(self, name: str) -> None:
+        """End it, if it runs."""
+        if name in self._running:
+            manager, _ = self._running.pop(name)
+            manager.__exit__(None, None, None)
+
+
+CLUSTERS = Clusters({"dask": dask_cluster, "ray": ray_session})
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """The xdist group of a test, whose members one process runs one after the other."""
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else None
