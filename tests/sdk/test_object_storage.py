@@ -1,7 +1,13 @@
-"""Results in object stores, over the real APIs of S3 and of Azure's blob storage."""
+"""Results in object stores, over the APIs of S3, of Azure's blob storage and of Google Cloud Storage.
+
+Those of S3 and Azure are other people's servers, Google's is ours: see `tests.support.google_storage`.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +22,12 @@ from headrace.exceptions import MissingResult
 from headrace.execution.encoding import state_from_proto
 from headrace.filesystems import RemoteFileSystem, filesystem_of
 from headrace.results import ResultStore
+from tests.support.google_storage import google_server
 from tests.support.kinds import KINDS, call, of_kind
 from tests.support.object_store import azure_server, s3_server
 from tests.support.recorders import MemoryRecorder
 
-SCHEMES = ["s3", "az"]
+SCHEMES = ["s3", "az", "gs"]
 
 
 @pytest.fixture(scope="module", params=SCHEMES)
@@ -38,12 +45,13 @@ def place(scheme: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(scheme: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    making = (
-        s3_server("results")
-        if scheme == "s3"
-        else azure_server("results", tmp_path_factory.mktemp("azurite"))
-    )
-    with making as environment:
+    folder = tmp_path_factory.mktemp("server")
+    making = {
+        "s3": lambda: s3_server("results"),
+        "az": lambda: azure_server("results", folder),
+        "gs": lambda: google_server("results", folder),
+    }
+    with making[scheme]() as environment:
         yield environment
 
 
@@ -128,23 +136,63 @@ def test_writers_at_the_same_time_leave_one_whole_object(place: str) -> None:
     assert store.read("contended").result in values
 
 
-def test_a_store_that_refuses_is_no_failure(scheme: str, recorder: MemoryRecorder, caplog: Any) -> None:
+def test_a_store_that_refuses_is_no_failure(
+    scheme: str,
+    server: dict[str, str],
+    recorder: MemoryRecorder,
+    caplog: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     elsewhere = f"{scheme}://no-such-bucket/x"
     assert task(lambda: 5, name="it", result_storage=elsewhere)() == 5
     assert f"is not kept in storage: Cannot write {elsewhere}/" in caplog.text
     assert recorder.the("it").result == 5
+    # Nobody listens there.
+    monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT", raising=False)
+    settings = settings_for(scheme, server, "http://127.0.0.1:1")
     with pytest.raises(OSError, match="Cannot read"):
-        RemoteFileSystem(elsewhere, {"endpoint": "http://127.0.0.1:1"}).read("k")
+        RemoteFileSystem(elsewhere, settings).read("k")
+
+
+def settings_for(scheme: str, server: dict[str, str], endpoint: str | None = None) -> dict[str, str]:
+    """What says where a store is, for programs that do not leave it to the environment."""
+    if scheme == "gs":
+        account = json.loads(pathlib.Path(server["GOOGLE_SERVICE_ACCOUNT"]).read_text())
+        return {"service_account_key": json.dumps(account | ({"gcs_base_url": endpoint} if endpoint else {}))}
+    variable = "AWS_ENDPOINT_URL" if scheme == "s3" else "AZURE_STORAGE_ENDPOINT"
+    return {"endpoint": endpoint or server[variable]}
 
 
 def test_settings_of_the_store(
     scheme: str, place: str, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variable = "AWS_ENDPOINT_URL" if scheme == "s3" else "AZURE_STORAGE_ENDPOINT"
-    monkeypatch.delenv(variable)
-    filesystem = RemoteFileSystem(place, {"endpoint": server[variable]})
+    for variable in ("AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT", "GOOGLE_SERVICE_ACCOUNT"):
+        monkeypatch.delenv(variable, raising=False)
+    filesystem = RemoteFileSystem(place, settings_for(scheme, server))
     filesystem.write("with/settings", b"x")
     assert filesystem.read("with/settings") == b"x" and filesystem.exists("with/settings")
+
+
+def test_keys_are_listed_page_by_page(place: str) -> None:
+    filesystem = RemoteFileSystem(f"{place}/listed")
+    keys = ["a", "b/c d", "b/ü&<", *(f"n/{number:04}" for number in range(60))]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: filesystem.write(key, b""), keys))
+    assert sorted(filesystem.list_keys()) == sorted(keys)
+
+
+def test_a_stranger_is_refused(
+    scheme: str, place: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scheme != "gs":
+        pytest.skip("moto takes everybody's word, and Azurite has but one account")
+    with google_server("other", tmp_path) as other:
+        key = json.loads(pathlib.Path(other["GOOGLE_SERVICE_ACCOUNT"]).read_text())["private_key"]
+    mine = json.loads(pathlib.Path(os.environ["GOOGLE_SERVICE_ACCOUNT"]).read_text())
+    settings = {"service_account_key": json.dumps(mine | {"private_key": key})}
+    monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT")
+    with pytest.raises(OSError, match="AuthenticationRequired"):
+        RemoteFileSystem(place, settings).write("k", b"x")
 
 
 def test_without_the_library(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
