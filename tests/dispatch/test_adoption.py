@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from headrace.core.ids import new_id
 from headrace.v1.record_service_pb2 import RecordBatchRequest, RecordEntries, RecorderOpen
 from headrace.v1.run_pb2 import AttemptRef
-from headrace.v1.state_pb2 import STATE_TYPE_COMPLETED, STATE_TYPE_RUNNING, STATE_TYPE_SCHEDULED
-from headrace.v1.worker_service_pb2 import Assignment, FoundInfrastructure
+from headrace.v1.run_service_pb2 import CancelRunRequest
+from headrace.v1.state_pb2 import (
+    STATE_TYPE_CANCELLED,
+    STATE_TYPE_COMPLETED,
+    STATE_TYPE_RUNNING,
+    STATE_TYPE_SCHEDULED,
+)
+from headrace.v1.worker_pb2 import WORKER_CAPABILITY_TEARDOWN
+from headrace.v1.worker_service_pb2 import Assignment, AttemptReport, FoundInfrastructure, TeardownReply
 from tests.dispatch.stand import Stand
 from tests.support.workers import WireWorker, complete
 
@@ -116,3 +124,62 @@ async def test_a_process_that_has_just_completed_its_run_may_leave_in_peace(stan
     async with stand.worker() as second:
         await finds(second, assignment.attempt)
         assert not (second.assignments or second.has("teardown"))
+
+
+TEARS_DOWN = [WORKER_CAPABILITY_TEARDOWN]
+
+
+async def hung(stand: Stand, worker: WireWorker) -> AttemptRef:
+    """A run whose process has begun and moves no more, and whose worker is dead; it was cancelled."""
+    assignment = await assigned(stand, worker)
+    started = AttemptReport.InfrastructureStarted(infrastructure_id="box")
+    await worker.say(report=AttemptReport(attempt=assignment.attempt, started=started, report_seq=1))
+    await Process(stand, assignment.attempt).begins()
+    await worker.heartbeat(assignment.attempt)
+    await dies(stand, worker)
+    grace = Duration(nanos=1)
+    await stand.client.runs.CancelRun(
+        CancelRunRequest(run_id=assignment.run.id, state_id=new_id(), grace=grace)
+    )
+    await stand.until(assignment.run.id, STATE_TYPE_CANCELLED)
+    return assignment.attempt
+
+
+async def test_what_a_dead_worker_left_is_torn_down_by_one_that_can(stand: Stand) -> None:
+    async with stand.worker(credit=1, capabilities=TEARS_DOWN) as first:
+        attempt = await hung(stand, first)
+    await stand.make_pool("other")
+    async with (
+        stand.worker() as unable,
+        stand.worker("other", capabilities=TEARS_DOWN) as stranger,
+        stand.worker(capabilities=TEARS_DOWN) as far,
+    ):
+        teardown = (await far.expect("teardown")).teardown
+        assert (teardown.attempt, teardown.infrastructure_id) == (attempt, "box")
+        async with stand.worker(capabilities=TEARS_DOWN) as near:
+            # It cannot reach it: another one may.
+            await far.say(teardown_reply=TeardownReply(attempt=attempt, removed=False))
+            assert (await near.expect("teardown")).teardown == teardown
+            await near.say(teardown_reply=TeardownReply(attempt=attempt, removed=True))
+            await near.heartbeat()
+        assert await stand.select("SELECT * FROM teardowns") == []
+        for worker in (unable, stranger, far):
+            await worker.heartbeat()
+            assert not worker.has("teardown")
+
+
+async def test_a_teardown_that_nobody_can_do_is_given_up(stand: Stand) -> None:
+    async with stand.worker(credit=1, capabilities=TEARS_DOWN) as first:
+        attempt = await hung(stand, first)
+    async with stand.worker(capabilities=TEARS_DOWN) as far:
+        for _ in range(3):
+            await far.expect("teardown")
+            await far.say(teardown_reply=TeardownReply(attempt=attempt, removed=False))
+        await far.heartbeat()
+        assert await stand.select("SELECT * FROM teardowns") == []
+
+
+async def test_nothing_is_torn_down_of_a_type_of_worker_that_cannot(stand: Stand) -> None:
+    async with stand.worker(credit=1) as first:
+        await hung(stand, first)
+    assert await stand.select("SELECT * FROM teardowns") == []

@@ -78,9 +78,8 @@ def test_a_teardown_is_answered_when_nothing_runs_any_more() -> None:
     bench.assign(mine)
     bench.started(mine)
     bench.seen()
-    bench.lose(mine)
     bench.say(ConnectResponse(teardown=Teardown(attempt=mine.to_message(), infrastructure_id=new_id())))
-    assert not bench.of(Remove), "it is being ended as it is"
+    assert (bench.of(Remove), bench.killed) == ([], [mine]), "it is its own"
     assert not bench.sent("teardown_reply")
     bench.exited(mine, -9)
     assert [(r.attempt.run_id, r.removed) for r in bench.sent("teardown_reply")] == [(mine.run_id, True)]

@@ -181,8 +181,9 @@ class Work:
         held = self._held.get(attempt)
         if held is None:
             self._do(Remove(attempt, message.infrastructure_id))
-        elif held.is_lost:
-            held.is_torn_down = True  # it is being ended, and its end is the answer
+        else:
+            held.is_torn_down = True  # it is ended, and its end is the answer
+            self._lose(held, "the server has given it up")
 
     # What becomes of the infrastructure.
 

@@ -16,6 +16,7 @@ from headrace.v1.worker_service_pb2 import CancelAttempt
 from headrace_services.loops.dispatcher import Dispatcher, Taker
 from headrace_services.loops.loop import Loop
 from headrace_services.loops.queue_keeper import QueueKeeper
+from headrace_services.loops.teardowns import Remover, Teardowns
 from headrace_services.loops.worker_deaths import LocalWorker, WorkerDeaths
 from headrace_services.loops.worker_news import WorkerNews
 from headrace_services.loops.worker_sessions import Session, SessionLeases, SessionReaper
@@ -38,12 +39,10 @@ _OVERLAP_SECONDS: Final = 1.0
 _CROWDS: Final = ((5000, 4), (1000, 2))
 
 
-class Link(Taker, Session, LocalWorker, Protocol):
+class Link(Taker, Session, LocalWorker, Remover, Protocol):
     """A worker's stream."""
 
-    worker_id: str
     name: str
-    work_pool: str
     has_left: bool
 
     def settled(self, outcome: NewsOutcome) -> None:
@@ -60,10 +59,6 @@ class Link(Taker, Session, LocalWorker, Protocol):
 
     def take_over(self, claimed: Claimed) -> None:
         """Hand a run over that goes on in infrastructure which the worker has found."""
-        ...
-
-    def tear_down(self, attempt: AttemptRef, infrastructure_id: str) -> None:
-        """Have it remove what is left of an attempt that is over."""
         ...
 
     def ask_to_drain(self, deadline_seconds: float | None) -> None:
@@ -115,6 +110,7 @@ class WorkerHub:
         leases: renews their sessions.
         reaper: ends sessions that are silent.
         deaths: ends sessions of workers on this machine that have died.
+        teardowns: have removed what is left of attempts that were given up.
         keeper: sees to runs that wait for long.
         loop: tells them what others want: that runs are cancelled, that they drain.
     """
@@ -134,6 +130,7 @@ class WorkerHub:
         lease = terms.lease_seconds
         self.reaper = SessionReaper(database, lease, terms.heartbeat_seconds, clock)
         self.deaths = WorkerDeaths(database.writer, self._links, clock)
+        self.teardowns = Teardowns(database, clock)
         self.keeper = QueueKeeper(database, terms.ageing_seconds, clock)
         self.loop = Loop("wishes to workers", _LOOK_SECONDS, self.look, clock)
 
@@ -225,6 +222,13 @@ class WorkerHub:
                 attempt = AttemptRef(run_id=item.run_id, attempt=item.attempt, fence=item.fence)
                 link.tear_down(attempt, item.infrastructure_id)
 
+    async def torn_down(self, attempt: AttemptRef, removed: bool) -> None:
+        """A worker has answered a teardown. If that cannot be noted, it is sent again."""
+        try:
+            await self.teardowns.settle(attempt.run_id.lower(), attempt.fence, removed=removed)
+        except ServiceError as error:
+            _log.warning("the answer to a teardown is lost: %s", error.message)
+
     async def goodbye(self, link: Link, released: Sequence[AttemptRef]) -> None:
         """The worker leaves and gives these back."""
         self.dispatcher.remove(link)
@@ -263,6 +267,7 @@ class WorkerHub:
             wanted.setdefault(session_id, []).append(cancel)
         for session_id, link in list(self._links.items()):
             link.cancel(wanted.get(session_id, ()))
+        await self.teardowns.look(list(self._links.values()))
         now = await self._database.now()
         for session_id, deadline in await self._database.reader.worker_drains():
             link_of = self._links.get(session_id)

@@ -19,6 +19,7 @@ from headrace.core.ids import new_id
 from headrace.v1 import worker_service_pb2 as pb
 from headrace.v1.record_service_pb2 import AttemptVerdict, GoAway
 from headrace.v1.run_pb2 import AttemptRef
+from headrace.v1.worker_pb2 import WORKER_CAPABILITY_TEARDOWN
 from headrace_services.domain.attempt_rules import Mirrored, Phase, reconcile
 from headrace_services.domain.claims import Offer
 from headrace_services.rpc.validation import rules
@@ -89,6 +90,10 @@ class Dispatch(Protocol):
         """Decide what becomes of infrastructure: `take_over`, `tear_down`, or nothing of it is called."""
         ...
 
+    async def torn_down(self, attempt: AttemptRef, removed: bool) -> None:
+        """What became of a teardown."""
+        ...
+
     async def goodbye(self, link: WorkerStream, released: Sequence[AttemptRef]) -> None:
         """The worker leaves and gives these back, durably."""
         ...
@@ -103,6 +108,7 @@ class WorkerStream:
         worker_id: the worker.
         name: of the worker, for people.
         work_pool: whose runs it takes; empty: those of tasks or deployments.
+        tears_down: it can remove infrastructure of runs that it does not hold.
         policy: what it was told.
         is_draining: it takes nothing new.
         has_left: it has said goodbye.
@@ -118,7 +124,7 @@ class WorkerStream:
         self.host, self.pid = "", 0
         self.epoch = 0
         self.policy = dispatch.terms()
-        self.is_draining = self.has_left = False
+        self.is_draining = self.has_left = self.tears_down = False
         self._offer: Offer | None = None
         self._max_bytes = limits.MESSAGE_BYTES
         self._granted = self._assigned = 0
@@ -190,6 +196,9 @@ class WorkerStream:
                 return
             elif kind == "found":
                 await self._dispatch.found(self, [_found(item) for item in request.found.items])
+            elif kind == "teardown_reply":
+                reply = request.teardown_reply
+                await self._dispatch.torn_down(reply.attempt, reply.removed)
             elif kind in handlers:
                 handlers[kind](request)
             # Anything else comes from a newer worker, which knows that we may not know it.
@@ -205,6 +214,7 @@ class WorkerStream:
         opened = await self._dispatch.open(identity, self.policy.lease_seconds)
         self.worker_id, self.name = identity.worker.id, identity.worker.name
         self.work_pool = hello.work_pool
+        self.tears_down = WORKER_CAPABILITY_TEARDOWN in hello.capabilities
         self.host, self.pid = hello.sdk.host, hello.sdk.pid
         self.epoch = opened.epoch
         self._max_bytes = min(

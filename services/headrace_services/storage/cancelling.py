@@ -16,11 +16,13 @@ from headrace_services.domain.states import CANCELLED, CANCELLING, FINAL_TYPES
 from headrace_services.storage import steps
 from headrace_services.storage.cancel_notes import DEFAULT_GRACE_SECONDS
 from headrace_services.storage.command import Command
+from headrace_services.storage.dispatch_rows import AttemptRow
 from headrace_services.storage.instants import duration_micros, set_micros
 from headrace_services.storage.ops import Wanted
 from headrace_services.storage.proposals import is_held, propose
 from headrace_services.storage.rows import RunRow
 from headrace_services.storage.steps import Row, Steps
+from headrace_services.storage.teardowns import order_teardown
 from headrace_services.storage.work import TimerKind, Work
 
 __all__ = ["CancelRun", "SettleCancellation"]
@@ -95,6 +97,8 @@ class SettleCancellation(Command[bool]):
         why = f"{asked.message} " if asked is not None and asked.message else ""
         if run.owner_id == run.id:
             # Whatever its process says from now on is about a run that is not its own.
+            for attempt in (yield from work.rows.find(AttemptRow, [("run_id", "=", run.id)])):
+                yield from order_teardown(work, attempt)
             run.fence += 1
         _enter_cancelled(work, run, f"{why}Its process did not end it within {seconds:g} s.")
 

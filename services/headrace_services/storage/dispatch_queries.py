@@ -24,7 +24,7 @@ from headrace_services.domain.attempt_rules import Phase
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.cancel_notes import DEFAULT_GRACE_SECONDS
 from headrace_services.storage.dialects import Dialect
-from headrace_services.storage.dispatch_rows import AttemptRow, SessionRow, WorkerRow
+from headrace_services.storage.dispatch_rows import AttemptRow, SessionRow, TeardownRow, WorkerRow
 from headrace_services.storage.entity_queries import find_rows
 from headrace_services.storage.filters import Conditions
 from headrace_services.storage.instants import set_micros
@@ -101,6 +101,13 @@ class DispatchQueries:
             "WHERE drain_deadline IS NOT NULL AND NOT is_draining AND expires_at IS NOT NULL"
         )
         return [(self._dialect.read_id(row[0]), row[1]) for row in rows]
+
+    async def due_teardowns(self, now: int) -> list[TeardownRow]:
+        """Teardowns to be sent to a worker now, those due first first; at most 100."""
+        found: list[TeardownRow] = await self._find(
+            TeardownRow, [("due_time", "<=", now)], order=["due_time"], limit=100
+        )
+        return found
 
     async def get_worker(self, worker_id: str) -> Worker:
         """One worker, with the attempts it holds.

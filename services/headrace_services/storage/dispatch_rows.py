@@ -19,6 +19,7 @@ __all__ = [
     "QueuedRunRow",
     "RouteRow",
     "SessionRow",
+    "TeardownRow",
     "WorkerRow",
     "why_over",
 ]
@@ -116,6 +117,26 @@ class AttemptRow(Entity):
     lost_count: int = column("smallint")
     refusals: int = column("smallint")
     excluded: str | None = column("text")
+
+
+@dataclass(slots=True)
+class TeardownRow(Entity):
+    """What may be left of an attempt that was given up, until a worker has removed it."""
+
+    TABLE = "teardowns"
+    KEY = ("run_id", "fence")
+
+    run_id: str = column("uuid")
+    fence: int = column("bigint")
+    attempt: int = column("int")
+    work_pool: str = column("text")
+    infrastructure_id: str = column("text")
+    due_time: int = column("bigint")
+    """When it is sent to a worker next."""
+    deliveries: int = column("smallint")
+    """How often it was."""
+    tried: str = column("text")
+    """A JSON list: the ids of the workers that it was sent to."""
 
 
 @dataclass(slots=True)

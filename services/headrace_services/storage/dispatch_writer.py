@@ -11,10 +11,12 @@ from headrace_services.storage.adopting import AdoptFound, Found, FoundAnswer
 from headrace_services.storage.attempt_news import ApplyNews, News, NewsOutcome
 from headrace_services.storage.claiming import Claim, Claims, StreamOffer
 from headrace_services.storage.command import Command
+from headrace_services.storage.dispatch_rows import TeardownRow
 from headrace_services.storage.explaining import ExplainRun
 from headrace_services.storage.queue_commands import AgeQueue, MarkLate, Promoted, PromoteDue
 from headrace_services.storage.queueing import Queueing
 from headrace_services.storage.rerunning import RescheduleRun, RetryRun
+from headrace_services.storage.teardowns import DeliverTeardown, SettleTeardown
 from headrace_services.storage.worker_commands import (
     CloseSession,
     DeleteWorker,
@@ -127,6 +129,14 @@ class DispatchWriter:
     ) -> list[FoundAnswer]:
         """Infrastructure of the pool was found by a worker that does not hold it; see `AdoptFound`."""
         return await self._ask(AdoptFound(session_id, worker_id, work_pool, found))
+
+    async def deliver_teardown(self, row: TeardownRow, worker_id: str) -> bool:
+        """Note that a teardown is sent to a worker; False: it is not to be, any more."""
+        return await self._ask(DeliverTeardown(row, worker_id))
+
+    async def settle_teardown(self, run_id: str, fence: int, removed: bool) -> bool:
+        """A worker has answered a teardown; True: it was given up."""
+        return await self._ask(SettleTeardown(run_id, fence, removed))
 
     async def open_session(
         self, identity: WorkerIdentity, replica_id: str, lease_seconds: float

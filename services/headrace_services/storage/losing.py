@@ -26,6 +26,7 @@ from headrace_services.storage.dispatch_rows import AttemptRow
 from headrace_services.storage.instants import micros, set_micros
 from headrace_services.storage.rows import Requeue, RunRow
 from headrace_services.storage.steps import Steps
+from headrace_services.storage.teardowns import order_teardown
 from headrace_services.storage.work import Work
 
 __all__ = ["EXCLUDED_SECONDS", "LIMIT_REACHED", "Loss", "end_run", "enter", "lose"]
@@ -34,6 +35,8 @@ LIMIT_REACHED: Final = "The concurrency limit of the deployment is reached."
 EXCLUDED_SECONDS: Final = 60
 """How long a worker that refused a run does not get it."""
 _FOR_EVER: Final = 1 << 60
+_LEAVE_SOMETHING: Final = {LossCause.SILENT, LossCause.NOT_HELD}
+"""Nobody says that the infrastructure is gone."""
 _TRIES: Final = {LossCause.REFUSED, LossCause.NO_REPLY}
 
 
@@ -79,6 +82,8 @@ def lose(work: Work, row: AttemptRow, loss: Loss) -> Steps[Fate]:
     )
     if decided.fate is Fate.NOTHING:
         return decided.fate
+    if loss.cause in _LEAVE_SOMETHING:
+        yield from order_teardown(work, row)
     yield from _end_below(work, run, loss)
     if decided.fate is Fate.REQUEUE:
         yield from _requeue(work, row, run, loss, decided)

@@ -561,6 +561,24 @@ sa.Index(
     sqlite_where=_of_deployment,
 )
 
+# What may be left of attempts that were given up, until a worker has removed it.
+teardowns = sa.Table(
+    "teardowns",
+    metadata,
+    sa.Column("run_id", Id, primary_key=True),
+    sa.Column("fence", sa.BigInteger, primary_key=True, autoincrement=False),
+    _workspace(),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("work_pool", sa.Text, nullable=False),
+    sa.Column("infrastructure_id", sa.Text, nullable=False),
+    # When it is sent to a worker next.
+    sa.Column("due_time", sa.BigInteger, nullable=False),
+    sa.Column("deliveries", sa.SmallInteger, nullable=False),
+    # The workers it was sent to, a JSON list of ids.
+    sa.Column("tried", sa.Text, nullable=False),
+)
+sa.Index("teardowns_due_idx", teardowns.c.due_time)
+
 workers = sa.Table(
     "workers",
     metadata,

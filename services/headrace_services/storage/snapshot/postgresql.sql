@@ -565,3 +565,22 @@ CREATE INDEX cache_entries_expire_idx ON cache_entries (expire_time) WHERE expir
 CREATE INDEX cache_entries_task_idx ON cache_entries (task_name);
 
 UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
+
+-- Running upgrade 0008 -> 0009
+
+CREATE TABLE teardowns (
+    run_id UUID NOT NULL, 
+    fence BIGINT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    attempt INTEGER NOT NULL, 
+    work_pool TEXT NOT NULL, 
+    infrastructure_id TEXT NOT NULL, 
+    due_time BIGINT NOT NULL, 
+    deliveries SMALLINT NOT NULL, 
+    tried TEXT NOT NULL, 
+    PRIMARY KEY (run_id, fence)
+);
+
+CREATE INDEX teardowns_due_idx ON teardowns (due_time);
+
+UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
