@@ -263,7 +263,7 @@ def _task_run(ask: Ask, task: str) -> str:
         (["--state-type", "failed", "--state-type", "crashed"], ["bad"]),
         (["--tag", "a", "--top-level"], ["bad", "good"]),
         (["--tag", "a", "--tag", "b", "--top-level"], ["good"]),
-        (["--name", "oo"], ["good"]),
+        (["--name", "oo", "--top-level"], ["good"]),
         (["--since", "1h", "--top-level"], ["twin", "twin", "bad", "good"]),
         (["--since", "2100-01-01T00:00"], []),
         (["--limit", "1"], ["twin"]),
@@ -455,7 +455,7 @@ def waiting(filled: ServerProcess, tmp_path: pathlib.Path, ask: Ask) -> Iterator
             run_id = ask("flow-run", "ls", "--name", "slow", "--state-type", "RUNNING", "-q").out.strip()
         yield run_id, gate
         gate.touch()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     ask("flow-run", "delete", run_id, "-y")
 
 
@@ -477,7 +477,7 @@ def test_following_a_run_to_its_end(
         assert process.stdout is not None
         first = process.stdout.readline()
         gate.touch()
-        rest, err = process.communicate(timeout=30)
+        rest, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     if words == ["watch"]:
         assert first.endswith("Flow run 'slow' - Running\n")
@@ -500,7 +500,7 @@ def test_ctrl_c_in_a_watch_leaves_the_run_alone(
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == f"No longer watching the flow run slow ({run_id}); it goes on.\n"
     assert _json(ask("flow-run", "inspect", run_id, "-o", "json"))["state"]["type"] == "RUNNING"

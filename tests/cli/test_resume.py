@@ -74,12 +74,12 @@ class Shell:
     def newest(self, state: int) -> Run:
         """The newest run of the pipeline, once it is in that state."""
         request = ListRunsRequest(filter=RunFilter(flow_names=["pipeline"], top_level_only=True), page_size=1)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         with temporary_settings({"api_url": self._server.address}), get_client(sync_client=True) as client:
-            while (run := client.list_runs(request).runs[0]).state.type != state:
-                assert time.monotonic() < until, run
+            while not (runs := client.list_runs(request).runs) or runs[0].state.type != state:
+                assert time.monotonic() < until, runs
                 time.sleep(0.05)
-        return run
+        return runs[0]
 
 
 @pytest.fixture
@@ -149,5 +149,5 @@ def test_a_run_that_is_being_executed_needs_force(shell: Shell, server: ServerPr
         assert refused.returncode == 1 and "Give --force to do so." in refused.stderr
         taken = shell("run", "flows.py:pipeline", "--resume", run.id, "--force")
         assert taken.returncode == 0, taken.stderr
-        living.communicate(b"\n", timeout=30)
+        living.communicate(b"\n", timeout=60)
     assert shell.newest(STATE_TYPE_COMPLETED).attempt == 2

@@ -213,7 +213,7 @@ def test_ctrl_c_ends_the_run_as_crashed(folder: pathlib.Path, environment: dict[
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert re.search(r"Flow run \S+ \(\S{36}\) is Crashed", err)
     assert "KeyboardInterrupt" not in err.splitlines()[-1]
@@ -293,7 +293,7 @@ def test_ctrl_c_is_recorded_by_the_server(folder: pathlib.Path, environment: dic
             assert process.stdout is not None
             assert process.stdout.readline() == "waiting\n"
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         found = run_headrace("flow-run", "inspect", "cut", "-o", "json", environment=server.environment)
         assert json.loads(found.stdout)["state"]["type"] == "CRASHED"

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.core.ids import new_id
 from headrace.v1 import run_service_pb2, state_pb2
-from headrace.v1.record_service_pb2 import RecordBatchRequest, RecordEntries, RecorderOpen
+from headrace.v1.record_service_pb2 import RecordBatchRequest, RecordEntries, RecordEntry, RecorderOpen
 from headrace.v1.run_pb2 import RUN_KIND_FLOW, AttemptRef, Run
 from headrace.v1.work_pool_pb2 import WorkPool
 from headrace.v1.work_pool_service_pb2 import CreateWorkPoolRequest
@@ -95,12 +95,22 @@ class Stand:
 
     async def complete(self, attempt: AttemptRef) -> None:
         """Record the attempt's RUNNING and COMPLETED, as its process would."""
+        await self._record(complete(attempt))
+
+    async def suspend(self, attempt: AttemptRef) -> None:
+        """Record the attempt's RUNNING and that it is suspended, as its process would."""
+        entries = complete(attempt)
+        state = entries[-1].state.state
+        state.type, state.name, state.paused.reschedule = state_pb2.STATE_TYPE_PAUSED, "Suspended", True
+        state.paused.timeout_time.FromMicroseconds(self.client.server.clock.now() + 3600_000_000)
+        entries[-1].state.want_verdict = True
+        await self._record(entries)
+
+    async def _record(self, entries: list[RecordEntry]) -> None:
         open = RecorderOpen(protocol_min=1, protocol_max=1, recorder_id=new_id())
-        batch = RecordBatchRequest(
-            open=open, entries=RecordEntries(first_seq=1, entries=complete(attempt)), seal=True
-        )
+        batch = RecordBatchRequest(open=open, entries=RecordEntries(first_seq=1, entries=entries), seal=True)
         response = await self.client.records.RecordBatch(batch)
-        assert not response.ack.results, response
+        assert all(result.verdict.HasField("accepted") for result in response.ack.results), response
 
     async def worker_of(self, worker: WireWorker) -> Worker:
         """The worker as the server shows it."""

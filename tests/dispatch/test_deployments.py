@@ -24,6 +24,7 @@ from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_RESCHEDULE, Run
 from headrace.v1.run_service_pb2 import (
     BLOCKING_CAUSE_DEPLOYMENT_LIMIT,
     ExplainRunRequest,
+    ResumeRunRequest,
     RetryRunRequest,
 )
 from headrace.v1.state_pb2 import STATE_TYPE_CANCELLED, STATE_TYPE_CRASHED, STATE_TYPE_SCHEDULED
@@ -141,3 +142,31 @@ async def test_a_process_serves_its_own_deployments(stand: Stand) -> None:
     assert made.run.state.type == STATE_TYPE_SCHEDULED
     async with stand.worker(credit=1, deployment_ids=[response.deployment.id]) as worker:
         assert (await worker.assignment()).run.id == made.run.id
+
+
+async def test_the_process_of_a_suspended_run_may_end(stand: Stand) -> None:
+    deployed = Deployed(stand)
+    async with stand.worker(credit=1) as worker:
+        await deployed.apply()
+        run = await deployed.run()
+        assignment = await worker.assignment()
+        await worker.accept(assignment)
+        await stand.suspend(assignment.attempt)
+        await worker.report_exit(assignment.attempt, 1, 0)
+        await worker.heartbeat()
+        assert (await stand.get(run.id)).state.name == "Suspended"
+        await stand.client.runs.ResumeRun(ResumeRunRequest(run_id=run.id, state_id=new_id()))
+        # Said again, by a stream that has been cut meanwhile.
+        await worker.report_exit(assignment.attempt, 2, 0)
+        await worker.heartbeat()
+        await worker.grant(1)
+        again = await worker.assignment()
+        assert (again.run.id, again.attempt.fence) == (run.id, assignment.attempt.fence + 1)
+        assert await stand.names(run.id) == [
+            "Scheduled",
+            "Pending",
+            "Running",
+            "Suspended",
+            "Resuming",
+            "Pending",
+        ]

@@ -36,7 +36,7 @@ def test_one_program_serves_what_the_other_asks_for(tmp_path: pathlib.Path) -> N
             )
             assert asked.stdout == "to ada@example.com: Hello\n", asked.stderr
             serving.terminate()
-            assert serving.wait(30) == 0
+            assert serving.wait(60) == 0
         finally:
             serving.kill()
             serving.wait()

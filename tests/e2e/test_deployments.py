@@ -63,7 +63,7 @@ def deployed(client: SyncHeadraceClient, folder: pathlib.Path, code: str) -> Dep
 
 @flow
 def nightly() -> str:
-    run = run_deployment("etl/nightly", {"number": 3}, timeout=30)
+    run = run_deployment("etl/nightly", {"number": 3}, timeout=60)
     assert run.state is not None and run.state.is_completed()
     return run.id
 

@@ -70,7 +70,7 @@ def test_a_pause_outlives_its_server(end: str, paused: tuple[Script, str], serve
     with temporary_settings({"api_url": server_on.address}):
         resume_flow_run(run_id, 7)
         script.reached("7")
-        script.process.communicate(timeout=30)
+        script.process.communicate(timeout=60)
         assert script.process.returncode == 0
         with get_client(sync_client=True) as client:
             assert client.get_run(run_id).state.name == "Completed"

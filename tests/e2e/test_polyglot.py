@@ -54,7 +54,7 @@ class GoWorker:
     def wait_for(self, word: str, times: int = 1) -> None:
         """Wait until it has said a word so many times."""
         with self._news:
-            assert self._news.wait_for(lambda: sum(word in line for line in self.said) >= times, 30), (
+            assert self._news.wait_for(lambda: sum(word in line for line in self.said) >= times, 60), (
                 self.said
             )
 
@@ -62,7 +62,7 @@ class GoWorker:
         """Send it a signal and wait for its end; its exit code."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
-        code = self._process.wait(30)
+        code = self._process.wait(60)
         self._reader.join()
         return code
 

@@ -60,10 +60,10 @@ async def test_it_is_told_at_once_and_has_the_result(caplog: pytest.LogCaptureFi
     listener = Listener()
     logging.getLogger("headrace.flow_runs").addHandler(listener)
     waiting = asyncio.ensure_future(wait_for_flow_run(run_id, log_states=True))
-    await asyncio.wait_for(logged.wait(), 30)
+    await asyncio.wait_for(logged.wait(), 60)
     logging.getLogger("headrace.flow_runs").removeHandler(listener)
     go_on.set()
-    run = await asyncio.wait_for(waiting, 30)
+    run = await asyncio.wait_for(waiting, 60)
     thread.join()
     assert (run.id, run.flow_name) == (run_id, "waits")
     assert run.state is not None
@@ -71,7 +71,7 @@ async def test_it_is_told_at_once_and_has_the_result(caplog: pytest.LogCaptureFi
     assert "is in state 'Completed'" in caplog.text
     # One that has ended is there at once, by way of a client that is open.
     async with get_client() as client:
-        again = await wait_for_flow_run(run_id, timeout=30, client=client)
+        again = await wait_for_flow_run(run_id, timeout=60, client=client)
     assert again.state is not None and again.state.is_completed()
 
 
@@ -91,8 +91,8 @@ async def test_what_cannot_be_waited_for() -> None:
     await asyncio.to_thread(alone)
     assert await asyncio.to_thread(get_recorder().flush, 20)
     with pytest.raises(ObjectNotFound):
-        await wait_for_flow_run(new_id(), timeout=30)
+        await wait_for_flow_run(new_id(), timeout=60)
     async with get_client() as client:
         [run] = [run async for run in client.iter_runs(RunFilter(task_names=["alone"]))]
         with pytest.raises(ValueError, match="no flow run"):
-            await wait_for_flow_run(run.id, timeout=30, client=client)
+            await wait_for_flow_run(run.id, timeout=60, client=client)

@@ -176,7 +176,7 @@ def test_grpcurl_sees_the_same(recorded: Recorded) -> None:
         [tool("grpcurl"), *asked, recorded.server.address, "headrace.v1.RunService/ListRuns"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     [run] = json.loads(done.stdout)["runs"]

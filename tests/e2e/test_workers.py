@@ -288,7 +288,7 @@ def test_health_is_served_when_that_is_wanted(place: Place) -> None:
         worker.says("Connected")
         port = re.search(r"served on port (\d+)", worker.log)
         assert port is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/ready", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/ready", timeout=60) as answer:
             assert json.load(answer) == {"message": "OK"}
 
 

@@ -80,7 +80,7 @@ def test_only_the_holder_releases(locks: LockManager, key: str) -> None:
 
 def test_a_lock_ends_with_its_hold_timeout(locks: LockManager, key: str) -> None:
     assert locks.acquire_lock(key, "a", hold_timeout=0.05)
-    assert locks.acquire_lock(key, "b", acquire_timeout=10)
+    assert locks.acquire_lock(key, "b", acquire_timeout=60)
     assert not locks.is_lock_holder(key, "a")
     with pytest.raises(ValueError, match="No lock held by a"):
         locks.release_lock(key, "a")
@@ -92,9 +92,9 @@ def test_whoever_waits_gets_it_when_it_is_released(locks: LockManager, key: str)
     with ThreadPoolExecutor(2) as pool:
         waits = [pool.submit(locks.acquire_lock, key, "b"), pool.submit(locks.wait_for_lock, key, 30)]
         locks.release_lock(key, "a")
-        assert waits[0].result(timeout=10)
+        assert waits[0].result(timeout=60)
         locks.release_lock(key, "b")
-        assert waits[1].result(timeout=10)
+        assert waits[1].result(timeout=60)
 
 
 def test_waiting_takes_nothing(locks: LockManager, key: str) -> None:
@@ -109,14 +109,14 @@ def test_waiting_takes_nothing(locks: LockManager, key: str) -> None:
 async def test_waiting_leaves_the_event_loop_free(locks: LockManager, key: str) -> None:
     assert await locks.aacquire_lock(key, "a")
     waiter = asyncio.create_task(locks.aacquire_lock(key, "b"))
-    onlooker = asyncio.create_task(locks.await_for_lock(key, timeout=30))
+    onlooker = asyncio.create_task(locks.await_for_lock(key, timeout=60))
     await asyncio.sleep(0)
     assert not await locks.await_for_lock(key, timeout=0.01)
     assert not await locks.aacquire_lock(key, "c", acquire_timeout=0)
     locks.release_lock(key, "a")
-    assert await asyncio.wait_for(waiter, 10)
+    assert await asyncio.wait_for(waiter, 60)
     locks.release_lock(key, "b")
-    assert await asyncio.wait_for(onlooker, 10)
+    assert await asyncio.wait_for(onlooker, 60)
 
 
 async def test_a_cancelled_wait_takes_nothing(locks: LockManager, key: str) -> None:
@@ -132,7 +132,7 @@ async def test_a_cancelled_wait_takes_nothing(locks: LockManager, key: str) -> N
 
 async def test_a_lock_ends_with_its_hold_timeout_for_who_awaits_it(locks: LockManager, key: str) -> None:
     assert await locks.aacquire_lock(key, "a", hold_timeout=0.05)
-    assert await locks.aacquire_lock(key, "b", acquire_timeout=10)
+    assert await locks.aacquire_lock(key, "b", acquire_timeout=60)
     locks.release_lock(key, "b")
 
 

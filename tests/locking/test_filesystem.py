@@ -63,7 +63,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: pathlib.Path) -> None:
         assert not locks.acquire_lock("key", "parent", acquire_timeout=0)
         os.kill(child.pid, signal.SIGKILL)
         # A zombie until it is waited for: dead all the same.
-        assert locks.acquire_lock("key", "parent", acquire_timeout=30)
+        assert locks.acquire_lock("key", "parent", acquire_timeout=60)
     locks.release_lock("key", "parent")
 
 

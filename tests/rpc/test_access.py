@@ -59,13 +59,13 @@ async def status_of(client: Client, method: str, sends: bool, gets: bool, given:
     """How a call with an empty request ends."""
     try:
         if sends:
-            async for _ in client.channel.stream_stream(method)(iter([b""]), metadata=given, timeout=5):
+            async for _ in client.channel.stream_stream(method)(iter([b""]), metadata=given, timeout=60):
                 return grpc.StatusCode.OK
         elif gets:
-            async for _ in client.channel.unary_stream(method)(b"", metadata=given, timeout=5):
+            async for _ in client.channel.unary_stream(method)(b"", metadata=given, timeout=60):
                 return grpc.StatusCode.OK
         else:
-            await client.channel.unary_unary(method)(b"", metadata=given, timeout=5)
+            await client.channel.unary_unary(method)(b"", metadata=given, timeout=60)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

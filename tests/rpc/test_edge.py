@@ -249,5 +249,5 @@ async def test_a_caller_that_leaves_ends_the_handler(serve: Serve) -> None:
         reading = asyncio.ensure_future(waiting.read())
         await begun.wait()
         waiting.cancel()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
         await asyncio.gather(reading, return_exceptions=True)

@@ -23,7 +23,7 @@ async def grpcurl(client: Client, *words: str, data: Any = None) -> tuple[int, s
         tool("grpcurl"), *options, *flags, client.server.address, *rest,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, output.decode()
 

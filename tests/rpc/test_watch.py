@@ -25,7 +25,7 @@ RUNNING, COMPLETED = state_pb2.STATE_TYPE_RUNNING, state_pb2.STATE_TYPE_COMPLETE
 
 async def read(call: Any) -> Any:
     """The next message of a stream; fails the test when there is none."""
-    message = await asyncio.wait_for(call.read(), 20)
+    message = await asyncio.wait_for(call.read(), 60)
     assert message is not grpc.aio.EOF
     return message
 
@@ -206,7 +206,7 @@ async def test_a_watch_that_lost_every_notice_still_learns(client: Client) -> No
     database.signals.bump = lambda: None  # type: ignore[method-assign]
     async with client.recorder() as recorder:
         await recorder.record(flow_run_entry(run_id))
-        assert (await asyncio.wait_for(waiting, 10)).upsert.id == run_id
+        assert (await asyncio.wait_for(waiting, 60)).upsert.id == run_id
 
 
 async def test_a_watcher_that_does_not_read_is_told_the_newest_state_only(client: Client) -> None:

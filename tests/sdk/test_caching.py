@@ -395,7 +395,7 @@ def test_without_isolation_both_may_run(place: Path, recorder: MemoryRecorder) -
     both_are_in = threading.Barrier(2)
 
     def body() -> int:
-        both_are_in.wait(10)
+        both_are_in.wait(60)
         return 5
 
     step = task(body, name="step", result_storage_key="k", result_storage=place)
@@ -434,7 +434,7 @@ async def test_one_coroutine_runs_and_nine_wait(place: Path, recorder: MemoryRec
         await asyncio.sleep(0)
         return body()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await asyncio.gather(*[step(1) for _ in range(10)]) == [5] * 10
     assert body.runs == 1
 
@@ -502,9 +502,9 @@ def test_one_process_computes_and_the_other_waits(tmp_path: Path) -> None:
     assert first.stdout is not None and first.stdout.readline() == "in\n"
     second = started(tmp_path)
     # Whatever it does now, it does not get into the body before the first is done.
-    out, _ = first.communicate("\n", timeout=30)
+    out, _ = first.communicate("\n", timeout=60)
     assert out == "Completed\n"
-    assert second.communicate("\n", timeout=30)[0] == "Cached\n"
+    assert second.communicate("\n", timeout=60)[0] == "Cached\n"
     assert (tmp_path / "runs").read_text() == "x"
 
 
@@ -513,6 +513,6 @@ def test_a_killed_holder_does_not_keep_the_others_out(tmp_path: Path) -> None:
     assert first.stdout is not None and first.stdout.readline() == "in\n"
     second = started(tmp_path)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=10)
-    assert second.communicate("\n", timeout=30)[0] == "in\nCompleted\n"
+    first.communicate(timeout=60)
+    assert second.communicate("\n", timeout=60)[0] == "in\nCompleted\n"
     assert (tmp_path / "runs").read_text() == "xx"

@@ -393,7 +393,7 @@ def test_the_report_of_dask(dask: Any, tmp_path: pathlib.Path) -> None:
 def test_tasks_use_the_cluster_themselves(dask: Any) -> None:
     @task
     def spread() -> list[int]:
-        with get_dask_client(timeout=30) as client:
+        with get_dask_client(timeout=60) as client:
             return [int(one.result()) for one in client.map(abs, [-1, -2])]
 
     @flow(task_runner=DaskTaskRunner(dask))
@@ -573,7 +573,7 @@ def run_with_own_ray(script: pathlib.Path, tmp_path: pathlib.Path) -> subprocess
             text=True,
             timeout=100,
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while running(folder):
             assert time.monotonic() < deadline, running(folder)
             time.sleep(0.05)

@@ -275,7 +275,7 @@ def run_program(
                 for _ in range(lines):
                     assert process.stdout.readline()
                 process.send_signal(send)
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     (spool,) = (home / "spool").iterdir()

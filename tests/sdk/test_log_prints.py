@@ -114,7 +114,7 @@ def test_a_file_is_printed_to_as_usual(recorder: MemoryRecorder, capsys: pytest.
 def test_two_flows_in_two_threads_do_not_disturb_each_other(
     recorder: MemoryRecorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    together = threading.Barrier(2, timeout=20)
+    together = threading.Barrier(2, timeout=60)
 
     def body(word: str) -> None:
         for _ in range(20):

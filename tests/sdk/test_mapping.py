@@ -274,6 +274,6 @@ async def test_async_tasks_are_mapped_from_async_flows() -> None:
 
     @flow
     async def run() -> Any:
-        return double.map([1, 2, 3]).result(timeout=20)
+        return double.map([1, 2, 3]).result(timeout=60)
 
     assert await run() == [2, 4, 6]

@@ -27,11 +27,19 @@ class Point:
     x: int
 
 
-class TwoArguments(Exception):
+class NeverLoads:
     """Pickles, but does not unpickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("not a number",)
+
+
+class TwoArguments(Exception):
+    """Pickles, but does not unpickle, also where a library has taught pickle to do without `__init__`."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
+        self.cause = NeverLoads()
 
 
 class Unpicklable(Exception):

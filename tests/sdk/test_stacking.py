@@ -387,7 +387,7 @@ def test_the_body_of_a_dramatiq_actor(decorate: Any, kind: str, recorder: Memory
     worker.start()
     try:
         actor.send(21)
-        doubled, name = done.get(timeout=30)
+        doubled, name = done.get(timeout=60)
         broker.join(actor.queue_name)
     finally:
         worker.stop()

@@ -77,7 +77,7 @@ async def test_an_async_flow_may_block_on_either_kind(work: Any) -> None:
     @flow
     async def run() -> Any:
         futures = [work.submit(i) for i in range(3)]
-        return [future.result(timeout=20) for future in futures]
+        return [future.result(timeout=60) for future in futures]
 
     assert await run() == [1, 2, 3]
 
@@ -85,11 +85,11 @@ async def test_an_async_flow_may_block_on_either_kind(work: Any) -> None:
 async def test_async_tasks_make_progress_while_an_async_task_blocks_on_others() -> None:
     @task
     async def outer() -> int:
-        return sum(add_async.map([1, 2, 3]).result(timeout=20))
+        return sum(add_async.map([1, 2, 3]).result(timeout=60))
 
     @flow
     async def run() -> list[int]:
-        return [future.result(timeout=20) for future in [outer.submit(), outer.submit()]]
+        return [future.result(timeout=60) for future in [outer.submit(), outer.submit()]]
 
     assert await run() == [9, 9]
 
@@ -288,7 +288,7 @@ def test_a_task_that_passes_its_own_future_on_is_refused() -> None:
 
     @task
     def outer() -> str:
-        assert ready.wait(20)
+        assert ready.wait(60)
         with pytest.raises(ValueError, match="wait for itself"):
             describe.submit(given[0])
         return "refused"
@@ -297,7 +297,7 @@ def test_a_task_that_passes_its_own_future_on_is_refused() -> None:
     def run() -> Any:
         given.append(outer.submit())
         ready.set()
-        return given[0].result(timeout=20)
+        return given[0].result(timeout=60)
 
     assert run() == "refused"
 
@@ -348,7 +348,7 @@ def test_a_diamond_and_one_worker() -> None:
     def run() -> Any:
         top = add.submit(1)
         left, right = add.submit(top, 10), add.submit(top, 20)
-        return add.submit(left, right).result(timeout=30)
+        return add.submit(left, right).result(timeout=60)
 
     assert run() == 34
 
@@ -358,14 +358,14 @@ def test_waiting_in_another_thread_than_the_submitting_one() -> None:
 
     @task
     def held() -> str:
-        assert release.wait(20)
+        assert release.wait(60)
         return "done"
 
     @flow
     def run() -> Any:
         future = held.submit()
         seen: list[Any] = []
-        waiter = threading.Thread(target=lambda: seen.append(future.result(timeout=20)))
+        waiter = threading.Thread(target=lambda: seen.append(future.result(timeout=60)))
         waiter.start()
         release.set()
         waiter.join(20)
@@ -379,7 +379,7 @@ def test_futures_come_in_the_order_in_which_their_tasks_end() -> None:
 
     @task
     def gated(i: int) -> int:
-        assert gates[i].wait(20)
+        assert gates[i].wait(60)
         return i
 
     @flow
@@ -387,7 +387,7 @@ def test_futures_come_in_the_order_in_which_their_tasks_end() -> None:
         futures = [gated.submit(i) for i in range(3)]
         seen: list[int] = []
         gates[2].set()
-        for future in as_completed(futures, timeout=20):
+        for future in as_completed(futures, timeout=60):
             seen.append(future.result())
             gates[{2: 0, 0: 1, 1: 1}[seen[-1]]].set()
         return seen
@@ -415,16 +415,16 @@ def test_the_state_of_a_future_follows_its_run() -> None:
     @task
     def held() -> None:
         running.set()
-        assert release.wait(20)
+        assert release.wait(60)
 
     @flow(task_runner=ONE)
     def run() -> None:
         first, second = held.submit(), held.submit()
-        assert running.wait(20)
+        assert running.wait(60)
         assert first.state.is_running()
         assert second.state.is_pending()
         release.set()
-        second.result(timeout=20)
+        second.result(timeout=60)
         assert first.state.is_completed()
 
     run()
@@ -443,7 +443,7 @@ async def test_a_future_passed_to_an_awaited_call_does_not_block_the_loop() -> N
 
     @task
     def held() -> int:
-        assert release.wait(20)
+        assert release.wait(60)
         return 1
 
     @flow

@@ -118,7 +118,7 @@ async def test_to_thread_keeps_the_run_and_a_thread_of_ones_own_does_not() -> No
 
 def test_one_flow_object_in_two_threads_at_once(recorder: MemoryRecorder) -> None:
     barrier = threading.Barrier(2)
-    step = task(lambda: barrier.wait(10) is not None, name="step")
+    step = task(lambda: barrier.wait(60) is not None, name="step")
     outer = flow(
         lambda: step.submit().result(), name="outer", task_runner=ThreadPoolTaskRunner(max_workers=1)
     )

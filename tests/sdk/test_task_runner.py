@@ -86,8 +86,8 @@ def test_the_interface_of_a_runner() -> None:
     with runner:
         with pytest.raises(RuntimeError, match="already started"):
             runner.__enter__()
-        assert runner.submit(add, {"x": 1, "y": 2}).result(timeout=20) == 3
-        assert runner.map(add, {"x": [1, 2]}).result(timeout=20) == [2, 3]
+        assert runner.submit(add, {"x": 1, "y": 2}).result(timeout=60) == 3
+        assert runner.map(add, {"x": [1, 2]}).result(timeout=60) == [2, 3]
     with pytest.raises(RuntimeError, match="not started"):
         runner.submit(add, {"x": 1, "y": 2})
 
@@ -513,7 +513,7 @@ def test_cancel_all_ends_what_has_not_begun(gate: Gate) -> None:
         assert second.state.is_cancelled()
         assert third.state.is_cancelled()
         gate.open()
-        first.result(timeout=20)
+        first.result(timeout=60)
 
 
 def test_an_async_task_has_a_loop_of_its_own() -> None:
@@ -523,7 +523,7 @@ def test_an_async_task_has_a_loop_of_its_own() -> None:
 
     @flow
     async def run() -> Any:
-        return loop_and_thread.submit().result(timeout=20), (
+        return loop_and_thread.submit().result(timeout=60), (
             id(asyncio.get_running_loop()),
             threading.get_ident(),
         )
@@ -552,10 +552,10 @@ def test_what_an_async_task_leaves_running_is_cancelled_with_its_loop() -> None:
 
     @flow
     def run() -> int:
-        return leave_something.submit().result(timeout=20)
+        return leave_something.submit().result(timeout=60)
 
     assert run() == 1
-    assert cancelled.wait(20)
+    assert cancelled.wait(60)
 
 
 def test_a_future_and_its_run_take_a_few_kilobytes() -> None:
@@ -686,7 +686,7 @@ def test_a_task_that_waits_for_its_next_try_ends_with_its_flow(
     @flow
     def run() -> None:
         work.submit()
-        assert waiting.wait(20)
+        assert waiting.wait(60)
         raise SystemExit(1)
 
     started = time.monotonic()

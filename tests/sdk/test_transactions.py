@@ -471,7 +471,7 @@ def test_a_task_that_ends_after_its_block_ends_as_the_block_has(error: Exception
     body = late.fn
 
     def wait_then_run() -> None:
-        assert block_has_ended.wait(10)
+        assert block_has_ended.wait(60)
         body()
 
     late.fn = wait_then_run
@@ -540,8 +540,8 @@ def test_processes_do_not_overlap(tmp_path: Path) -> None:
     assert killed.stdout is not None and killed.stdout.readline() == "in\n"
     first = started(tmp_path)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=10)
+    killed.communicate(timeout=60)
     assert first.stdout is not None and first.stdout.readline() == "in\n"
     second = started(tmp_path)
-    first.communicate("\n", timeout=30)
-    assert second.communicate("\n", timeout=30)[0] == "committed\n"
+    first.communicate("\n", timeout=60)
+    assert second.communicate("\n", timeout=60)[0] == "committed\n"

@@ -33,7 +33,7 @@ async def until_state(client: Client, run_id: str, wanted: int) -> state_pb2.Sta
     """Watches the run until it is in a state of that type."""
     request = run_service_pb2.WatchRunsRequest()
     request.filter.ids.append(run_id)
-    call = client.runs.WatchRuns(request, timeout=30)
+    call = client.runs.WatchRuns(request, timeout=60)
     try:
         async for message in call:
             if message.upsert.state.type == wanted:
@@ -165,7 +165,7 @@ async def test_a_killed_process_is_noticed_within_two_seconds(
 
 async def until_suspected(client: Client) -> None:
     """Waits until the server has seen a stream end without a word."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not client.server.watch.suspects:
             await client.server.watch.loop.finished(1)
 

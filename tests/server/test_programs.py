@@ -44,7 +44,7 @@ async def states_when_crashed(address: str, flow_run_id: str) -> dict[int, int]:
     async with grpc.aio.insecure_channel(address) as channel:
         runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
         request = run_service_pb2.WatchRunsRequest(filter=RunFilter(ids=[flow_run_id]))
-        call = runs.WatchRuns(request, timeout=30)
+        call = runs.WatchRuns(request, timeout=60)
         async for message in call:
             if message.upsert.state.type == CRASHED:
                 break

@@ -81,7 +81,7 @@ async def test_a_watch_on_one_server_sees_what_another_writes(tmp_path: Path, po
             grpc.aio.insecure_channel(two.address) as there,
             RecordingClient(there) as recorder,
         ):
-            call = runs(here).WatchRuns(run_service_pb2.WatchRunsRequest(), timeout=30)
+            call = runs(here).WatchRuns(run_service_pb2.WatchRunsRequest(), timeout=60)
             await recorder.record(flow_run_entry(flow), task_run_entry(task, flow))
             await recorder.record(state_entry(task, COMPLETED), state_entry(flow, COMPLETED))
             seen: dict[str, int] = {}

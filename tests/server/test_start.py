@@ -74,7 +74,7 @@ def test_from_start_to_stop(home: Path) -> None:
         assert (facts["health"], facts["address"]) == ("serving", note.address)
         stop = run(home, "server", "stop")
         assert stop.returncode == 0, stop.stderr
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert ServerNote.read(home) is None
     assert not is_alive(home)
     assert run(home, "server", "status").returncode == 1
@@ -85,7 +85,7 @@ def test_from_start_to_stop(home: Path) -> None:
 def test_a_signal_ends_it_cleanly(home: Path, number: signal.Signals) -> None:
     with started(home) as process:
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     assert ServerNote.read(home) is None
@@ -98,7 +98,7 @@ def test_in_the_background(home: Path) -> None:
         note = ServerNote.read(home)
         assert note is not None
         assert f"listens on {note.address}" in begun.stderr
-        assert run(home, "server", "status", "--wait", "-t", "5").returncode == 0
+        assert run(home, "server", "status", "--wait", "-t", "60").returncode == 0
         again = run(home, "server", "start", "--background")
         assert again.returncode == 1
         assert f"pid {note.pid}, at {note.address}" in again.stderr
@@ -126,7 +126,7 @@ def test_one_server_per_home(home: Path) -> None:
 
 def test_an_on_demand_server_leaves_when_nobody_needs_it(home: Path) -> None:
     with started(home, "--on-demand", HEADRACE_SERVER_IDLE_TIMEOUT_SECONDS="1") as process:
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert ServerNote.read(home) is None
 
 

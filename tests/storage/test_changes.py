@@ -93,7 +93,7 @@ async def test_tokens_of_something_else_are_refused(database: Database) -> None:
 
 async def test_commits_bump_the_signals(database: Database, recording: Recording) -> None:
     before = database.signals.count
-    waiting = asyncio.create_task(database.signals.wait(before, timeout=30))
+    waiting = asyncio.create_task(database.signals.wait(before, timeout=60))
     await recording.post(run_of(flow_run()))
     assert await waiting == before + 1
     assert await database.signals.wait(before + 1, timeout=0.01) == before + 1
@@ -105,7 +105,7 @@ async def test_another_replica_is_told(replicas: list[Database]) -> None:
     await recording.open()
     before = other.signals.count
     await recording.post(run_of(flow_run()))
-    assert await other.signals.wait(before, timeout=30) > before
+    assert await other.signals.wait(before, timeout=60) > before
 
 
 async def test_a_late_commit_is_missed_by_numbers_alone_and_not_by_us(
@@ -168,6 +168,6 @@ async def test_no_change_of_many_writers_is_missed(replicas: list[Database]) -> 
     following = asyncio.create_task(follow())
     await asyncio.gather(*(write(recording) for recording in recordings))
     done.set()
-    await asyncio.wait_for(following, 30)
+    await asyncio.wait_for(following, 60)
     assert seen == written
     assert len(written) == 100

@@ -230,7 +230,7 @@ async def test_redeploying_again_and_again_makes_each_run_once(
     deployment = await a_deployment(database)
     await apply(database, deployment, cron("* * * * *", slug=slug, parameters='{"n": 0}'))
     draw = random.Random(3)
-    for number in range(120):
+    for number in range(40):
         clock.advance(draw.choice([0.5, 1, 7, 11, 31]))
         if number % 3:
             await tick(database)

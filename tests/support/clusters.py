@@ -82,7 +82,7 @@ def ray_session() -> Generator[Any]:
             ray.shutdown()
             # It has told its programs to leave, and does not wait for them.
             for program in running:
-                program.wait(30)
+                program.wait(60)
             shutil.rmtree(folder, ignore_errors=True)
 
 

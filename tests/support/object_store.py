@@ -118,4 +118,4 @@ def _make_container(endpoint: str, container: str) -> None:
             "Content-Length": "0",
         },
     )
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request, timeout=60).close()

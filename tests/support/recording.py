@@ -150,7 +150,7 @@ class RecordingClient:
 
     async def read(self) -> record_service_pb2.RecordResponse:
         """The next message; fails the test when the stream ends instead."""
-        answer = await asyncio.wait_for(self.call.read(), 20)
+        answer = await asyncio.wait_for(self.call.read(), 60)
         assert isinstance(answer, record_service_pb2.RecordResponse), "the stream has ended"
         return answer
 
@@ -187,12 +187,12 @@ class RecordingClient:
         seal = record_service_pb2.RecordRequest(seal=record_service_pb2.RecorderSeal())
         await self.call.write(seal)
         await self.call.done_writing()
-        assert await asyncio.wait_for(self.call.read(), 20) is grpc.aio.EOF
+        assert await asyncio.wait_for(self.call.read(), 60) is grpc.aio.EOF
 
     async def failure(self) -> grpc.aio.AioRpcError:
         """The error that the stream ends with."""
         try:
-            while await asyncio.wait_for(self.call.read(), 20) is not grpc.aio.EOF:
+            while await asyncio.wait_for(self.call.read(), 60) is not grpc.aio.EOF:
                 pass
             await self.call
         except grpc.aio.AioRpcError as error:

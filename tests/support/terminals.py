@@ -51,7 +51,7 @@ def on_a_terminal(
         ) as process:
             os.close(theirs)
             shown = Shown(_converse(ours, typed, after))
-            shown.code = process.wait(10)
+            shown.code = process.wait(60)
     finally:
         os.close(ours)
     return shown

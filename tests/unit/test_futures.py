@@ -188,7 +188,7 @@ def test_as_completed_gives_futures_in_the_order_in_which_they_end(in_thread: An
 
     def ending() -> None:
         for i in order:
-            assert taken.acquire(timeout=10)
+            assert taken.acquire(timeout=60)
             end(futures[i], Completed(data=i))
 
     in_thread(ending)
@@ -214,7 +214,7 @@ def test_as_completed_yields_each_once_while_callbacks_race_with_endings(in_thre
     seen: list[HeadraceFuture[Any]] = []
     # Small groups, so that some have ended before they are looked at, some while, and some after.
     for at in range(0, rounds, 10):
-        seen.extend(as_completed(futures[at : at + 10], timeout=30))
+        seen.extend(as_completed(futures[at : at + 10], timeout=60))
     assert len(seen) == rounds
     assert set(seen) == set(futures)
 

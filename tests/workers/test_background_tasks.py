@@ -104,22 +104,22 @@ def pids(folder: pathlib.Path) -> list[int]:
 
 def test_the_result_comes_back(tasks: ModuleType, served: WorkerProcess) -> None:
     futures = [tasks.double.delay(1), tasks.adouble.delay(n=2), tasks.double.apply_async([3])]
-    assert [future.result(timeout=30) for future in futures] == [2, 4, 6]
+    assert [future.result(timeout=60) for future in futures] == [2, 4, 6]
     assert {future.state.name for future in futures} == {"Completed"}
     assert set(as_completed(futures)) == set(futures)
     again: HeadraceDistributedFuture[int] = pickle.loads(pickle.dumps(futures[0]))
     assert again == futures[0]
-    assert again.result(timeout=30) == 2
+    assert again.result(timeout=60) == 2
 
 
 async def test_the_result_comes_back_to_an_event_loop(tasks: ModuleType, served: WorkerProcess) -> None:
-    assert await tasks.double.delay(4).result_async(timeout=30) == 8
+    assert await tasks.double.delay(4).result_async(timeout=60) == 8
 
 
 def test_a_failure_is_raised_where_the_result_is_wanted(tasks: ModuleType, served: WorkerProcess) -> None:
     future = tasks.bad.delay(7)
     with pytest.raises(ValueError, match="no 7"):
-        future.result(timeout=30)
+        future.result(timeout=60)
     assert future.state.is_failed()
 
 
@@ -131,21 +131,21 @@ def test_arguments_that_do_not_fit_make_no_run(tasks: ModuleType) -> None:
 def test_retries_happen_in_the_worker(
     tasks: ModuleType, served: WorkerProcess, tmp_path: pathlib.Path
 ) -> None:
-    assert tasks.third_time.delay(str(tmp_path)).result(timeout=30) == 3
+    assert tasks.third_time.delay(str(tmp_path)).result(timeout=60) == 3
 
 
 def test_large_arguments_travel_through_storage(tasks: ModuleType, served: WorkerProcess) -> None:
-    assert tasks.size.delay(b"x" * 200_000).result(timeout=30) == 200_000
+    assert tasks.size.delay(b"x" * 200_000).result(timeout=60) == 200_000
 
 
 def test_futures_are_waited_for(tasks: ModuleType, served: WorkerProcess) -> None:
     first = tasks.double.delay(1)
-    assert tasks.double.delay(first).result(timeout=30) == 4
-    assert tasks.double.apply_async([1], wait_for=[first]).result(timeout=30) == 2
+    assert tasks.double.delay(first).result(timeout=60) == 4
+    assert tasks.double.apply_async([1], wait_for=[first]).result(timeout=60) == 2
     failed = tasks.bad.delay(1)
     after = tasks.double.apply_async([1], wait_for=[failed])
     with pytest.raises(UpstreamTaskError, match=failed.task_run_id):
-        after.result(timeout=30)
+        after.result(timeout=60)
     assert after.state.is_failed()
 
 
@@ -157,7 +157,7 @@ async def test_a_flow_that_asks_is_the_parent(
         local = tasks.double.submit(5)
         future = tasks.double.delay(local)
         nested = tasks.nested.delay(1)
-        return future.task_run_id, future.result(timeout=30), nested.task_run_id
+        return future.task_run_id, future.result(timeout=60), nested.task_run_id
 
     state: Any = asking(return_state=True)
     run_id, value, nested_id = state.data
@@ -165,7 +165,7 @@ async def test_a_flow_that_asks_is_the_parent(
     run = await client.get_run(run_id)
     assert run.parent_run_id == state.state_details.flow_run_id
     assert run.owner_run_id == run_id
-    inner = await HeadraceDistributedFuture[str](nested_id).result_async(timeout=30)
+    inner = await HeadraceDistributedFuture[str](nested_id).result_async(timeout=60)
     assert (await client.get_run(inner)).parent_run_id == nested_id
 
 
@@ -192,7 +192,7 @@ def test_sigterm_lets_runs_end(
         leaving.send(signal.SIGTERM)
         (tmp_path / "go").touch()
         assert leaving.leaves() == 0
-        assert future.result(timeout=30) == leaving.process.pid
+        assert future.result(timeout=60) == leaving.process.pid
 
 
 async def test_a_run_that_is_cancelled_is_interrupted(

@@ -46,7 +46,7 @@ class Executor:
         self.changed.set()
 
     async def until(self, what: str, attempt: Attempt) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (what, attempt) not in self.asked:
                 self.changed.clear()
                 await self.changed.wait()
@@ -120,7 +120,7 @@ async def test_a_stream_that_is_cut_is_followed_by_another_of_the_same_session(
 async def test_a_server_that_is_away_is_waited_for(server: WorkerServer, driven: Driven) -> None:
     await server.connected()
     await server.stop()
-    await asyncio.wait_for(driven.warned.wait(), 20)
+    await asyncio.wait_for(driven.warned.wait(), 60)
     await server.start()
     await server.connected(2)
     assert not driven.task.done()
@@ -157,7 +157,7 @@ async def test_a_drained_worker_says_goodbye_and_ends(server: WorkerServer, driv
     await server.until(lambda: stream.of("drain"))
     assert not driven.task.done()
     driven.driver.exited(attempt, 0, "", False)
-    await asyncio.wait_for(driven.task, 20)
+    await asyncio.wait_for(driven.task, 60)
     assert stream.ended == "goodbye"
 
 
@@ -168,14 +168,14 @@ async def test_a_defect_ends_it_and_is_seen(server: WorkerServer, driven: Driven
     driven.executor.begin = begin  # type: ignore[method-assign]
     (await server.connected()).assign(run_attempt())
     with pytest.raises(KeyError, match="a defect"):
-        await asyncio.wait_for(driven.task, 20)
+        await asyncio.wait_for(driven.task, 60)
 
 
 async def test_a_refusal_ends_it(server: WorkerServer) -> None:
     server.refuse = lambda _: (grpc.StatusCode.UNAUTHENTICATED, "no")
     driven = Driven(server)
     with pytest.raises(Unauthenticated):
-        await asyncio.wait_for(driven.task, 20)
+        await asyncio.wait_for(driven.task, 60)
 
 
 async def test_another_process_with_its_session_ends_it(server: WorkerServer, driven: Driven) -> None:
@@ -184,4 +184,4 @@ async def test_another_process_with_its_session_ends_it(server: WorkerServer, dr
     stream = await server.connected()
     stream.say(go_away=GoAway(reason="SESSION_SUPERSEDED"))
     with pytest.raises(ServiceError, match="taken over"):
-        await asyncio.wait_for(driven.task, 20)
+        await asyncio.wait_for(driven.task, 60)

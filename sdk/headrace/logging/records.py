@@ -112,10 +112,10 @@ def cut(text: str, limit_bytes: int) -> str:
 
 
 def user_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What the author attached to a record with `extra=`."""
+    """What the author attached to a record with `extra=`; not what a library marks as its own by `_`."""
     if vars(record).keys() <= _OWN:
         return {}
-    return {key: value for key, value in vars(record).items() if key not in _OWN}
+    return {key: value for key, value in vars(record).items() if key not in _OWN and not key.startswith("_")}
 
 
 def fill(struct: Struct, fields: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from headrace.core.ids import new_id
 from headrace.v1.state_pb2 import STATE_TYPE_FAILED, CrashedDetails, State
 from headrace_services.domain.attempt_rules import Fate, LossCause, Phase
+from headrace_services.domain.states import PAUSED, SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.dispatch_rows import AttemptRow
 from headrace_services.storage.losing import Loss, end_run, enter, lose
@@ -167,7 +168,9 @@ def _without_attempt(work: Work, item: News) -> NewsOutcome:
         return NewsOutcome(item, Standing.LOST, "The run was deleted.")
     if run.fence != item.fence:
         return NewsOutcome(item, Standing.LOST, f"The run is owned by its attempt {run.attempt}.")
-    if item.kind is NewsKind.EXITED:
+    # A run that is suspended, or waits to go on, has no process left: that one has ended is as it should be.
+    waits = run.recorder_id is None and run.books.type in (PAUSED, SCHEDULED)
+    if item.kind is NewsKind.EXITED and not waits:
         loss = _loss(item)
         end_run(work, run, loss.message, loss.crash_cause, run.is_presumed, loss.exit_code)
     return NewsOutcome(item, Standing.OVER)

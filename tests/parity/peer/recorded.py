@@ -20,7 +20,7 @@ def flow_history(flow_run_id: str) -> list[str]:
 
 def task_histories(flow_run_id: str) -> list[list[str]]:
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[uuid.UUID(flow_run_id)]))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
             runs = client.read_task_runs(flow_run_filter=chosen)

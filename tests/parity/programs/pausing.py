@@ -25,7 +25,7 @@ def _resumed(run_input: Any, body: Any) -> Any:
     ids: list[str] = []
 
     def resume() -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             time.sleep(0.2)
             if not ids:
@@ -62,7 +62,7 @@ def program_pausing() -> dict[str, Any]:
         pause_flow_run(timeout=-1)
 
     def for_an_answer() -> Any:
-        answer = pause_flow_run(wait_for_input=Answer, timeout=30, poll_interval=1)
+        answer = pause_flow_run(wait_for_input=Answer, timeout=60, poll_interval=1)
         return [type(answer).__name__, answer.number, answer.word]
 
     return {
@@ -70,9 +70,9 @@ def program_pausing() -> dict[str, Any]:
         "not resumed": ended(impatient(return_state=True), message=False),
         "not resumed: raised": outcome(impatient),
         "a negative time": outcome(negative),
-        "resumed": _resumed(None, lambda: pause_flow_run(timeout=30, poll_interval=1)),
+        "resumed": _resumed(None, lambda: pause_flow_run(timeout=60, poll_interval=1)),
         "a number": _resumed(
-            {"value": 5}, lambda: pause_flow_run(wait_for_input=int, timeout=30, poll_interval=1)
+            {"value": 5}, lambda: pause_flow_run(wait_for_input=int, timeout=60, poll_interval=1)
         ),
         "a model": _resumed({"number": 7}, for_an_answer),
         "resuming what does not exist": outcome(lambda: resume_flow_run(uuid.UUID(int=5))),

@@ -21,7 +21,7 @@ def run() -> None:
     future = add.submit(1)
     reveal_type(future)  # R: HeadraceFuture[int]
     reveal_type(future.result())  # R: int
-    reveal_type(future.result(timeout=5))  # R: int
+    reveal_type(future.result(timeout=60))  # R: int
     reveal_type(future.result(raise_on_failure=False))  # R: int | BaseException
     reveal_type(future.state)  # R: State[int]
     reveal_type(future.wait(1))  # R: None
