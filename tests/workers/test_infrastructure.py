@@ -159,10 +159,12 @@ def test_an_engine_that_does_not_answer_ends_no_run(place: Place) -> None:
 
 def test_an_exit_without_a_word_is_explained(place: Place) -> None:
     with place.worker() as worker:
-        state = place.ended(place.queue("leave")).state
+        run_id = place.queue("leave")
         worker.says("has ended with exit code 3")
+        # The server may have seen before its worker said why that the process is gone.
+        until(lambda: "exit code 3" in place.client.get_run(run_id).state.message, 60, "the reason")
+        state = place.ended(run_id).state
     assert state.type == StateType.STATE_TYPE_CRASHED
-    assert "exit code 3" in state.message
     assert "the last words" in state.message
 
 
