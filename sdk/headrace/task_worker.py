@@ -12,6 +12,7 @@ plain functions in threads, coroutine functions on an event loop.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 from headrace.core.errors import ConfigurationError
@@ -21,10 +22,14 @@ from headrace.tasks import Task
 __all__ = ["aserve", "serve"]
 
 DEFAULT_LIMIT: Final = 10
+_STATUS_HOST: Final = "127.0.0.1"
 
 
 async def aserve(
-    *tasks: Task[..., Any], limit: int | None = DEFAULT_LIMIT, timeout: float | None = None
+    *tasks: Task[..., Any],
+    limit: int | None = DEFAULT_LIMIT,
+    status_server_port: int | None = None,
+    timeout: float | None = None,
 ) -> None:
     """`serve`, for code on an event loop."""
     from headrace_workers.lines import LineWriter
@@ -38,8 +43,15 @@ async def aserve(
             raise ConfigurationError(f"Task '{task.name}' is a generator, which cannot be served.")
     by_key = {task.task_key: task for task in tasks}
     writer = LineWriter()
-    options = WorkerOptions(task_keys=sorted(by_key), limit=limit, prefetch_seconds=0)
-    service = WorkerService(options, TaskRunWorker(by_key), get_current_settings(), writer)
+    worker = TaskRunWorker(by_key)
+    options = WorkerOptions(
+        task_keys=sorted(by_key),
+        limit=limit,
+        prefetch_seconds=0,
+        health_address=None if status_server_port is None else (_STATUS_HOST, status_server_port),
+        status=partial(worker.status, limit),
+    )
+    service = WorkerService(options, worker, get_current_settings(), writer)
     writer(f"Serving {', '.join(sorted({task.name for task in tasks}))}. Ctrl-C stops it.")
     if timeout is not None:
         asyncio.get_running_loop().call_later(timeout, service.leave)
@@ -49,7 +61,12 @@ async def aserve(
         writer.close()
 
 
-def serve(*tasks: Task[..., Any], limit: int | None = DEFAULT_LIMIT, timeout: float | None = None) -> None:
+def serve(
+    *tasks: Task[..., Any],
+    limit: int | None = DEFAULT_LIMIT,
+    status_server_port: int | None = None,
+    timeout: float | None = None,
+) -> None:
     """Run what others ask of the tasks with `delay`, from this process, until it is told to stop.
 
     SIGTERM and Ctrl-C let the runs end that have begun; the second time they are given back to others.
@@ -58,6 +75,8 @@ def serve(*tasks: Task[..., Any], limit: int | None = DEFAULT_LIMIT, timeout: fl
         tasks: at least one, none of them a generator. A run is known by the task's key, which changes with
             the function's code.
         limit: runs at once; None: as many as there are.
+        status_server_port: serve `/status`, `/health`, `/ready` and `/metrics` over HTTP there, on loopback;
+            0: on any free port, which is printed; None: do not.
         timeout: seconds after which it takes nothing new, and returns when nothing runs; None: never.
 
     Raises:
@@ -72,4 +91,4 @@ def serve(*tasks: Task[..., Any], limit: int | None = DEFAULT_LIMIT, timeout: fl
         raise RuntimeError(
             "serve() blocks, and an event loop runs here: await headrace.task_worker.aserve()."
         )
-    asyncio.run(aserve(*tasks, limit=limit, timeout=timeout))
+    asyncio.run(aserve(*tasks, limit=limit, status_server_port=status_server_port, timeout=timeout))

@@ -324,11 +324,17 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Any = None,
+        deferred: bool = False,
         **kwargs: Any,
     ) -> list[State[T]]: ...
     @overload
     def map(
-        self: Task[..., T], *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        self: Task[..., T],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Any = None,
+        deferred: bool = False,
+        **kwargs: Any,
     ) -> list[State[T]]: ...
     @overload
     def map(
@@ -336,6 +342,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[False] = False,
         wait_for: Any = None,
+        deferred: bool = False,
         **kwargs: Any,
     ) -> HeadraceFutureList[T]: ...
     @overload
@@ -344,26 +351,44 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[False] = False,
         wait_for: Any = None,
+        deferred: bool = False,
         **kwargs: Any,
     ) -> HeadraceFutureList[T]: ...
-    def map(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+    def map(
+        self,
+        *args: Any,
+        return_state: bool = False,
+        wait_for: Any = None,
+        deferred: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """Submit the task once for each item of its iterable arguments; `unmapped` ones go to every call.
 
         Args:
             return_state: wait for the runs, and give their final states.
             wait_for: futures and states that must complete first, in any collection.
+            deferred: have task workers run it, wherever they are, as `delay` does; no flow is needed then.
 
         Returns:
-            The futures, in the order of the items.
+            The futures, in the order of the items; with `deferred` each can be waited for in any process.
 
         Raises:
             ParameterBindError: the arguments do not fit; no run is made.
             MappingLengthMismatch: the iterables have different lengths.
             MappingMissingIterable: there is nothing to spread.
-            RuntimeError: no flow runs here.
+            RuntimeError: no flow runs here, and the runs are not deferred.
+            ServerUnavailable: they are deferred, and there is no server.
+            ValueError: they are deferred, and the task is a generator.
         """
         parameters = self.binder.bind_given(args, kwargs)
-        futures = _runner("map").map(self, parameters, wait_for)
+        if deferred:
+            from headrace.execution.deferring import defer_mapped_task_runs
+
+            _refuse_in_sketch("map")
+            self._check_can_run_elsewhere()
+            futures = defer_mapped_task_runs(self, parameters, wait_for)
+        else:
+            futures = _runner("map").map(self, parameters, wait_for)
         if not return_state:
             return futures
         futures.wait()
@@ -430,10 +455,13 @@ class Task(Decorated[P, R]):
         from headrace.execution.deferring import defer_task_run
 
         _refuse_in_sketch("apply_async")
-        if self.isgenerator:
-            raise ValueError(f"Task '{self.name}' is a generator, which cannot be run elsewhere.")
+        self._check_can_run_elsewhere()
         parameters = self.binder.bind(tuple(args or ()), dict(kwargs or {}))
         return defer_task_run(self, parameters, wait_for, dependencies)
+
+    def _check_can_run_elsewhere(self) -> None:
+        if self.isgenerator:
+            raise ValueError(f"Task '{self.name}' is a generator, which cannot be run elsewhere.")
 
     def serve(self, *, limit: int | None = 10) -> None:
         """Run what others ask of this task with `delay`: `headrace.task_worker.serve` for one task."""
@@ -547,8 +575,8 @@ def _runner(what: str) -> Any:
     context = FlowRunContext.get()
     if context is None:
         raise RuntimeError(
-            f"Task.{what}() needs a running flow, whose task runner runs the task. Call it in a flow, or "
-            "call the task itself."
+            f"Task.{what}() needs a running flow, whose task runner runs the task. Call it in a flow, call "
+            "the task itself, or leave it to task workers: delay(), map(deferred=True)."
         )
     return context.task_runner
 

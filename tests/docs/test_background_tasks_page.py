@@ -17,7 +17,7 @@ PROGRAMS = [fence["code"] for fence in FENCE.finditer((ROOT / "docs" / "backgrou
 
 def test_one_program_serves_what_the_other_asks_for(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mail.py").write_text(PROGRAMS[0].replace(" ...", '\n    return f"to {to}: {text}"'))
-    (tmp_path / "asking.py").write_text(PROGRAMS[1] + "print(future.result())\n")
+    (tmp_path / "asking.py").write_text(PROGRAMS[1] + PROGRAMS[2] + "print(future.result())\n")
     log = tmp_path / "worker.log"
     with ServerProcess(tmp_path / "server") as server, log.open("wb") as lines:
         serving = subprocess.Popen(

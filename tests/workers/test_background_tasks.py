@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pathlib
 import pickle
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -16,8 +19,9 @@ import pytest
 
 from headrace import flow
 from headrace.client.api import HeadraceClient
-from headrace.exceptions import ParameterBindError, UpstreamTaskError
+from headrace.exceptions import MappingLengthMismatch, ParameterBindError, UpstreamTaskError
 from headrace.futures import HeadraceDistributedFuture, as_completed
+from headrace.settings import process_settings
 from tests.support.servers import ServerProcess
 from tests.support.worker_processes import WorkerProcess, until
 
@@ -32,6 +36,14 @@ def double(n):
 @task
 async def adouble(n):
     return 2 * n
+
+@task
+def several():
+    return [5, 6]
+
+@task
+def pair(a, b):
+    return a, b
 
 @task
 def bad(n):
@@ -93,7 +105,7 @@ def worker(server: ServerProcess, program: pathlib.Path, *names: str) -> WorkerP
 
 @pytest.fixture(scope="module")
 def served(server: ServerProcess, program: pathlib.Path, settings: None) -> Iterator[WorkerProcess]:
-    names = ("double", "adouble", "bad", "third_time", "nested", "size", "cancelled")
+    names = ("double", "adouble", "several", "bad", "third_time", "nested", "size", "cancelled")
     with worker(server, program, *names) as process:
         yield process
 
@@ -110,6 +122,76 @@ def test_the_result_comes_back(tasks: ModuleType, served: WorkerProcess) -> None
     again: HeadraceDistributedFuture[int] = pickle.loads(pickle.dumps(futures[0]))
     assert again == futures[0]
     assert again.result(timeout=60) == 2
+
+
+def test_a_mapped_task_is_left_to_the_workers(tasks: ModuleType, served: WorkerProcess) -> None:
+    futures = tasks.double.map([1, 2, 3], deferred=True)
+    assert all(isinstance(future, HeadraceDistributedFuture) for future in futures)
+    assert futures.result(timeout=30) == [2, 4, 6]
+    spread = tasks.adouble.map(tasks.several.delay(), deferred=True, return_state=True)
+    assert [state.result() for state in spread] == [10, 12]
+    assert tasks.double.map([], deferred=True) == []
+    with pytest.raises(MappingLengthMismatch):
+        tasks.pair.map([1], [1, 2], deferred=True)
+    with pytest.raises(RuntimeError, match="deferred=True"):
+        tasks.double.map([1])
+
+
+async def test_what_was_spread_is_on_record(
+    tasks: ModuleType, served: WorkerProcess, client: HeadraceClient
+) -> None:
+    whole = tasks.several.delay()
+    (first, _) = tasks.double.map(whole, deferred=True, wait_for=[whole])
+    await first.wait_async(30)
+    inputs = {edge.parameter: list(edge.run_ids) for edge in (await client.get_run(first.task_run_id)).inputs}
+    assert inputs == {"n": [whole.task_run_id], "wait_for": [whole.task_run_id]}
+
+
+def test_the_status_server_tells_what_runs_and_what_has(
+    server: ServerProcess, tasks: ModuleType, program: pathlib.Path, settings: None, tmp_path: pathlib.Path
+) -> None:
+    words = ("task", "serve", f"{program}:held", "--limit", "2", "--status-server-port", "0")
+    with WorkerProcess(server.environment, program.parent, words) as process:
+        process.says("Health is served on port")
+        port = re.search(r"Health is served on port (\d+)", process.log)
+        assert port is not None
+
+        def status() -> dict[str, Any]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/status", timeout=60) as answer:
+                return dict(json.load(answer))
+
+        key = tasks.held.task_key
+        idle = status()
+        assert (idle["tasks"], idle["limit"], idle["available"], idle["in_flight"]) == ([key], 2, 2, {})
+        future = tasks.held.delay(str(tmp_path))
+        until(lambda: pids(tmp_path))
+        busy = status()
+        assert (busy["current"], busy["available"], busy["finished"], busy["stopping"]) == (1, 1, 0, False)
+        assert list(busy["in_flight"][key]) == [future.task_run_id]
+        (tmp_path / "go").touch()
+        future.result(timeout=60)
+        until(lambda: status()["finished"])
+        done = status()
+        assert (done["current"], done["in_flight"]) == (0, {})
+        (ended,) = done["recent"]
+        assert (ended["run_id"], ended["task_key"]) == (future.task_run_id, key)
+        assert ended["state"] == "Completed"
+
+
+def test_on_postgresql(
+    postgresql_url: str, program: pathlib.Path, tasks: ModuleType, tmp_path: pathlib.Path
+) -> None:
+    with ServerProcess(tmp_path / "server", postgresql_url) as here:
+        from headrace.recorder.process import release_home
+
+        with (
+            process_settings({"home": str(here.home), "api_url": here.address}),
+            worker(here, program, "double", "bad"),
+        ):
+            assert tasks.double.map([1, 2], deferred=True).result(timeout=60) == [2, 4]
+            with pytest.raises(ValueError, match="no 1"):
+                tasks.bad.delay(1).result(timeout=60)
+            release_home(here.home, 2.0)
 
 
 async def test_the_result_comes_back_to_an_event_loop(tasks: ModuleType, served: WorkerProcess) -> None:

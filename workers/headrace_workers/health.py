@@ -1,12 +1,12 @@
-"""A small HTTP server that says how a worker is: `/health`, `/ready` and `/metrics`."""
+"""A small HTTP server that says how a worker is: `/health`, `/ready`, `/metrics`, and for some `/status`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["SILENT_SECONDS", "HealthServer", "Vitals"]
 
@@ -43,18 +43,25 @@ class HealthServer:
         port: 0 takes any free one.
         vitals: asked at each request.
         silent_seconds: how long the server may be silent.
+        status: what `/status` shows, as JSON; None: there is none.
 
     Attributes:
         port: that it listens on.
     """
 
     def __init__(
-        self, host: str, port: int, vitals: Callable[[], Vitals], silent_seconds: float = SILENT_SECONDS
+        self,
+        host: str,
+        port: int,
+        vitals: Callable[[], Vitals],
+        silent_seconds: float = SILENT_SECONDS,
+        status: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._host = host
         self.port = port
         self._vitals = vitals
         self._silent_seconds = silent_seconds
+        self._status = status
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> HealthServer:
@@ -95,7 +102,10 @@ class HealthServer:
             return _response("200 OK" if is_ready else "503 Service Unavailable", _message(words))
         if path == "/metrics":
             return _response("200 OK", _metrics(vitals), "text/plain; version=0.0.4")
-        return _response("404 Not Found", _message("There are /health, /ready and /metrics."))
+        if path == "/status" and self._status is not None:
+            return _response("200 OK", json.dumps(self._status()))
+        known = "/health, /ready" + (", /status" if self._status else "")
+        return _response("404 Not Found", _message(f"There are {known} and /metrics."))
 
 
 def _message(text: str) -> str:

@@ -57,6 +57,7 @@ class WorkerOptions:
         is_strict: end work before the lease runs out.
         grace_seconds: how long runs may go on when it is told to leave; None: until they end.
         health_address: host and port of the health server; None: there is none.
+        status: what the health server shows as `/status`; None: it shows none.
     """
 
     name: str = ""
@@ -72,6 +73,7 @@ class WorkerOptions:
     is_strict: bool = False
     grace_seconds: float | None = None
     health_address: tuple[str, int] | None = None
+    status: Callable[[Vitals], Mapping[str, Any]] | None = None
 
 
 class WorkerService:
@@ -243,7 +245,12 @@ class WorkerService:
             )
 
         try:
-            server = HealthServer(*self._options.health_address, vitals)
+            status = self._options.status
+            server = HealthServer(
+                *self._options.health_address,
+                vitals,
+                status=None if status is None else lambda: status(vitals()),
+            )
             await server.__aenter__()
         except OSError as error:
             host, port = self._options.health_address

@@ -7,11 +7,13 @@ import logging
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Self
 
 from headrace.core.errors import ServerUnavailable
 from headrace.exceptions import Abort
@@ -20,15 +22,20 @@ from headrace.execution.task_attempts import TaskAttempt
 from headrace.tasks import Task
 from headrace.v1.worker_service_pb2 import Assignment
 from headrace_workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
+from headrace_workers.health import Vitals
 
 __all__ = ["TaskRunWorker"]
 
 _log = logging.getLogger("headrace.worker")
+_RECENT: Final = 100
 
 
 @dataclass(slots=True)
 class _Running:
     attempt: TaskAttempt
+    run_id: str
+    task_key: str
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     is_abandoned: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -48,6 +55,10 @@ class TaskRunWorker(BaseWorker[BaseJobConfiguration]):
         self._tasks = tasks
         self._running: dict[str, _Running] = {}
         self._loop = asyncio.new_event_loop()
+        self._began = datetime.now(UTC)
+        self._finished = 0
+        # The runs that have ended last, oldest first: run, task key, when it ended, its state.
+        self._recent: deque[dict[str, str | None]] = deque(maxlen=_RECENT)
         self._here = f"{socket.gethostname()}:{os.getpid()}"
 
     async def __aenter__(self) -> Self:
@@ -56,6 +67,30 @@ class TaskRunWorker(BaseWorker[BaseJobConfiguration]):
 
     async def __aexit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def status(self, limit: int | None, vitals: Vitals) -> dict[str, Any]:
+        """What it does and has done, as JSON.
+
+        Args:
+            limit: runs at once; None: any number.
+            vitals: how the worker is.
+        """
+        in_flight: dict[str, dict[str, str]] = {}
+        for running in self._running.values():
+            in_flight.setdefault(running.task_key, {})[running.run_id] = running.began.isoformat()
+        current = len(self._running)
+        return {
+            "client_id": self._here,
+            "started_at": self._began.isoformat(),
+            "stopping": vitals.is_draining,
+            "limit": limit,
+            "current": current,
+            "available": None if limit is None else max(limit - current, 0),
+            "tasks": sorted(self._tasks),
+            "finished": self._finished,
+            "in_flight": in_flight,
+            "recent": list(self._recent),
+        }
 
     def configure(self, assignment: Assignment, template: Mapping[str, Any]) -> BaseJobConfiguration:
         """There is nothing to configure: the run needs no infrastructure of its own."""
@@ -68,7 +103,7 @@ class TaskRunWorker(BaseWorker[BaseJobConfiguration]):
         ref, task = assignment.attempt, self._tasks[assignment.run.task_key]
         attempt = TaskAttempt(task, assignment.run, ref.attempt, ref.fence)
         name = f"{self._here}:{ref.run_id}:{ref.fence}"
-        running = self._running[name] = _Running(attempt)
+        running = self._running[name] = _Running(attempt, ref.run_id, assignment.run.task_key)
         started(name)
         abandoned = asyncio.ensure_future(running.is_abandoned.wait())
         ended = asyncio.ensure_future(self._ended(task, attempt))
@@ -79,6 +114,15 @@ class TaskRunWorker(BaseWorker[BaseJobConfiguration]):
             abandoned.cancel()
             ended.cancel()
             del self._running[name]
+            self._finished += 1
+            self._recent.append(
+                {
+                    "run_id": running.run_id,
+                    "task_key": running.task_key,
+                    "ended_at": datetime.now(UTC).isoformat(),
+                    "state": attempt.state_name,
+                }
+            )
 
     async def kill_infrastructure(
         self, infrastructure_id: str, configuration: BaseJobConfiguration, grace_seconds: float

@@ -25,6 +25,13 @@ def serve(
     limit: Annotated[
         int, Parameter(name=["--limit", "-l"], validator=Number(gte=1), help="Runs at once, here.")
     ] = 10,
+    status_server_port: Annotated[
+        int | None,
+        Parameter(
+            validator=Number(gte=0, lte=65535),
+            help="Serve /status, /health, /ready and /metrics over HTTP there, on loopback. 0: any port.",
+        ),
+    ] = None,
 ) -> None:
     """Run what others ask of tasks with delay(), until told to stop.
 
@@ -32,4 +39,5 @@ def serve(
     """
     from headrace.task_worker import serve as serve_tasks
 
-    serve_tasks(*[task for entrypoint in entrypoints for task in load_tasks(entrypoint)], limit=limit)
+    tasks = [task for entrypoint in entrypoints for task in load_tasks(entrypoint)]
+    serve_tasks(*tasks, limit=limit, status_server_port=status_server_port)

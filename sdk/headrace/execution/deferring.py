@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from headrace.client import get_client
 from headrace.client.background import run_in_background, start_in_background
+from headrace.client.lasting import lasting_client
 from headrace.core.errors import ServiceError
 from headrace.core.ids import new_id
 from headrace.core.states import StateType
 from headrace.execution.calls import new_task_call
 from headrace.execution.encoding import run_entry, state_from_proto
-from headrace.execution.server import recorded_everything, server_for
+from headrace.execution.mapping import spread
+from headrace.execution.server import recorded_everything, require_server, server_for
 from headrace.execution.watching import ended_run
-from headrace.futures import HeadraceFuture
+from headrace.futures import HeadraceFuture, HeadraceFutureList
 from headrace.results import InlineResult, ResultStore
 from headrace.results.payloads import KeptResult
 from headrace.runs import Owner, TaskRun
@@ -29,7 +31,7 @@ from headrace.v1.run_service_pb2 import CreateRunRequest
 if TYPE_CHECKING:
     from headrace.tasks import Task
 
-__all__ = ["WAIT_FOR", "HeadraceDistributedFuture", "defer_task_run"]
+__all__ = ["WAIT_FOR", "HeadraceDistributedFuture", "defer_mapped_task_runs", "defer_task_run"]
 
 R = TypeVar("R", covariant=True)
 
@@ -147,6 +149,22 @@ def defer_task_run(
     return HeadraceDistributedFuture(run.id)
 
 
+def defer_mapped_task_runs(
+    task: Task[..., Any], given: Mapping[str, Any], wait_for: Any = None
+) -> HeadraceFutureList[Any]:
+    """Have task workers run a task once for each item of what is spread; see `Task.map`.
+
+    Args:
+        task: the task.
+        given: the arguments as `task.binder.bind_given` gives them.
+        wait_for: futures and states that must complete first, in any collection.
+    """
+    calls = spread(task.binder.signature, given)
+    return HeadraceFutureList(
+        [defer_task_run(task, task.binder.complete(call), wait_for, calls.edges) for call in calls.calls]
+    )
+
+
 def _distributed(future: HeadraceFuture[Any]) -> HeadraceDistributedFuture[Any]:
     """A future that another process can wait for."""
     if isinstance(future, HeadraceDistributedFuture):
@@ -165,7 +183,8 @@ def _payload(task: Task[..., Any], given: Mapping[str, Any]) -> InlineResult | K
 
 
 async def _create(message: Run, *, has_caller: bool) -> None:
-    async with server_for("A background task") as client:
+    require_server("A background task")
+    async with lasting_client() as client:
         if has_caller:
             # The server has to know the run that asks for it.
             await recorded_everything()

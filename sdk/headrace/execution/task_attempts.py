@@ -41,6 +41,11 @@ class TaskAttempt:
         self._context: TaskRunContext | None = None
         self._abandoned_because: str | None = None
 
+    @property
+    def state_name(self) -> str | None:
+        """Name of the newest state of the run as this process knows it."""
+        return None if self._run.state is None else self._run.state.name
+
     def run(self) -> State[Any]:
         """Execute the run, whose function is a plain one, in this thread.
 

@@ -46,6 +46,13 @@ def run() -> None:
     reveal_type(add.map([1], return_state=True))  # R: list[State[int]]
     reveal_type(fetch.map(["a"], return_state=True))  # R: list[State[bytes]]
 
+    reveal_type(add.map([1], deferred=True))  # R: HeadraceFutureList[int]
+    reveal_type(add.delay(1))  # R: HeadraceDistributedFuture[int]
+    reveal_type(add.delay(1).result())  # R: int
+    reveal_type(fetch.delay("u").result(timeout=5))  # R: bytes
+    reveal_type(add.apply_async([1], {"y": 2}, wait_for=[future]))  # R: HeadraceDistributedFuture[int]
+    reveal_type(fetch.apply_async(kwargs={"url": "u"}))  # R: HeadraceDistributedFuture[bytes]
+
     for ended in as_completed(futures):
         reveal_type(ended.result())  # R: int
     reveal_type(wait(futures).done)  # R: set[HeadraceFuture[Any]]
@@ -53,10 +60,14 @@ def run() -> None:
     text: str = add.submit(1).result()  # E: an int
     texts: list[str] = add.map([1]).result()  # E: ints
     future.result(timeout="5")  # E: not a number
+    add.apply_async(1)  # E: no list of arguments
+    add.apply_async([1], ["y"])  # E: no mapping
+    add.map([1], deferred="yes")  # E: not a bool
+    late: str = add.delay(1).result()  # E: an int
     future.cancel()  # E: futures cannot do that
     add.submit(1, return_state="yes")  # E: not a bool
     add.map([1], return_state="yes")  # E: not a bool
-    print(text, texts)
+    print(text, texts, late)
 
 
 def takes(future: HeadraceFuture[float], futures: HeadraceFutureList[int]) -> None: ...
