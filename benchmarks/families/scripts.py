@@ -1,4 +1,4 @@
-"""What a script costs before and without any server: the import, hello world, one more task."""
+"""What a script costs before and without any server: the import, hello world, one more task, futures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from benchmarks.families.family import Family, Values
+from benchmarks.machine import resident_bytes
 from benchmarks.processes import Program, scratch_folder
 from benchmarks.products.product import Databases, Product
 
@@ -30,6 +31,7 @@ words = ("sqlalchemy", "sqlite3", "aiosqlite", "asyncpg", "alembic", "http.clien
 print(*(word for word in words if word in sys.modules))
 """
 _FEW, _MANY = 100, 1100
+_WARM_UP, _FUTURES = 100, 10_000
 
 
 def _import(product: Product, databases: Databases, repeats: int) -> Values:
@@ -61,6 +63,21 @@ def _one_more_task(product: Product, databases: Databases, repeats: int) -> Valu
             return {"hello.task": [_difference(program) for _ in range(repeats)]}
 
 
+def _futures(product: Product, databases: Databases, repeats: int) -> Values:
+    """Each time in a process of its own: what one has taken from the system it hardly gives back."""
+    grown: list[float] = []
+    for _ in range(repeats):
+        with (
+            scratch_folder() as home,
+            Program(product.workload, product.environment(home), home / "client.log") as program,
+        ):
+            program.ask("futures_held", count=_WARM_UP)
+            before = resident_bytes(program.pid)
+            program.ask("futures_held", count=_FUTURES)
+            grown.append((resident_bytes(program.pid) - before) / 1e6)
+    return {"futures.memory": grown}
+
+
 def _difference(program: Program) -> float:
     few = program.ask("sequential", count=_FEW)["seconds"]
     many = program.ask("sequential", count=_MANY)["seconds"]
@@ -87,4 +104,5 @@ FAMILIES = (
     Family("import", _import, per_database=False),
     Family("hello", _hello, per_database=False),
     Family("hello.task", _one_more_task, per_database=False, own_only=True),
+    Family("futures", _futures, per_database=False, own_only=True),
 )

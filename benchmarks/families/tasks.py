@@ -14,7 +14,7 @@ _SHARES = {"kept_1mb": 0.05, "mapped_dask": 0.5, "mapped_ray": 0.5}
 """Works that are done on a part of the amount of tasks only."""
 
 
-def _family(work: str, *, is_elsewhere: bool = False) -> Family:
+def _family(work: str, *, is_elsewhere: bool = False, own_only: bool = False) -> Family:
     def measure(product: Product, databases: Databases, repeats: int) -> Values:
         with (
             scratch_folder() as home,
@@ -26,7 +26,7 @@ def _family(work: str, *, is_elsewhere: bool = False) -> Family:
             return _repeat(product, server, program, work, repeats)
 
     # The database hardly matters where most of the time goes to other processes.
-    return Family(f"tasks.{work}", measure, per_database=not is_elsewhere, own_only=is_elsewhere)
+    return Family(f"tasks.{work}", measure, per_database=not is_elsewhere, own_only=is_elsewhere or own_only)
 
 
 def _repeat(product: Product, server: Server, program: Program, work: str, repeats: int) -> Values:
@@ -56,5 +56,6 @@ def _once(product: Product, server: Server, program: Program, work: str, count: 
 
 FAMILIES = (
     *(_family(work) for work in ("sequential", "gathered", "mapped", "cache_hits", "kept_1kb", "kept_1mb")),
+    _family("shared_hits", own_only=True),
     *(_family(work, is_elsewhere=True) for work in ("mapped_processes", "mapped_dask", "mapped_ray")),
 )

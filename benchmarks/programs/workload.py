@@ -99,6 +99,26 @@ def cache_hits(count: int) -> str:
 
 
 @sdk.flow
+def shared_hits(count: int) -> str:
+    shared = remembered.with_options(cache_policy=policies.INPUTS.configure(cache_scope="global"))
+    for _ in range(count):
+        shared("the same")
+    return str(runtime.flow_run.id)
+
+
+_held: list[Any] = []
+
+
+@sdk.flow
+def futures_held(count: int) -> str:
+    """The futures stay until the next time."""
+    futures = step.map(range(count))
+    futures.wait()
+    _held[:] = futures
+    return str(runtime.flow_run.id)
+
+
+@sdk.flow
 def kept_1kb(count: int) -> str:
     for _ in range(count):
         kept(1_000)
@@ -160,6 +180,8 @@ WORK: dict[str, Callable[..., str]] = {
     "mapped_dask": mapped_on(dask),
     "mapped_ray": mapped_on(ray),
     "cache_hits": cache_hits,
+    "shared_hits": shared_hits,
+    "futures_held": futures_held,
     "kept_1kb": kept_1kb,
     "kept_1mb": kept_1mb,
     "logged": logged,
