@@ -20,6 +20,8 @@ def settings(tmp_path: Path, database_url: str) -> ServerSettings:
         database_url,
         server_worker_heartbeat_seconds=0.5,
         server_worker_reply_seconds=1.0,
+        server_recorder_lease_seconds=2.0,
+        server_recorder_renew_seconds=0.5,
     )
 
 

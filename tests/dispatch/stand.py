@@ -112,6 +112,13 @@ class Stand:
         response = await self.client.records.RecordBatch(batch)
         assert all(result.verdict.HasField("accepted") for result in response.ack.results), response
 
+    async def begin(self, attempt: AttemptRef) -> None:
+        """Record the attempt's RUNNING, as a process would that is not heard of again."""
+        open = RecorderOpen(protocol_min=1, protocol_max=1, recorder_id=new_id())
+        entries = RecordEntries(first_seq=1, entries=complete(attempt)[:1])
+        response = await self.client.records.RecordBatch(RecordBatchRequest(open=open, entries=entries))
+        assert not response.ack.results, response
+
     async def worker_of(self, worker: WireWorker) -> Worker:
         """The worker as the server shows it."""
         response = await self.workers.GetWorker(GetWorkerRequest(worker_id=worker.hello.worker_id))

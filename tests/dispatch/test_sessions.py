@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headrace.core.errors import DatabaseUnavailable
-from headrace.v1.state_pb2 import STATE_TYPE_SCHEDULED
+from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_CRASH, RetryPolicy
+from headrace.v1.state_pb2 import STATE_TYPE_CRASHED, STATE_TYPE_SCHEDULED, CrashedDetails
 from headrace.v1.worker_pb2 import WORKER_STATUS_DRAINING, WORKER_STATUS_OFFLINE, WORKER_STATUS_ONLINE
 from headrace.v1.worker_service_pb2 import (
     DeleteWorkerRequest,
@@ -23,17 +24,26 @@ pytestmark = pytest.mark.anyio
 def test_silence_proves_nothing_to_who_could_not_hear() -> None:
     clock = ManualClock()
     amnesty = Amnesty(35.0, clock)
-    with amnesty.watching():
-        assert not amnesty.is_over()
-    clock.advance(34)
-    assert not amnesty.is_over()
+
+    def look_for(seconds: int) -> bool:
+        """Look every five seconds; what the last look says."""
+        answer = False
+        for _ in range(0, seconds, 5):
+            clock.advance(5)
+            with amnesty.watching():
+                answer = amnesty.is_over()
+        return answer
+
+    assert not look_for(35)
     with pytest.raises(DatabaseUnavailable), amnesty.watching():
         raise DatabaseUnavailable
-    clock.advance(2)
+    assert not look_for(35), "it begins anew with a failure"
+    assert look_for(5)
+    clock.advance(20)  # frozen, or kept waiting by the database: that is no failure, and it has heard nobody
     with amnesty.watching():
-        assert not amnesty.is_over()  # it begins anew
-    clock.advance(35)
-    assert amnesty.is_over()
+        assert not amnesty.is_over()
+    assert not look_for(30)
+    assert look_for(5)
 
 
 async def test_a_silent_worker_is_given_up_after_its_lease(stand: Stand) -> None:
@@ -72,7 +82,7 @@ async def test_an_administrator_drains_a_worker(stand: Stand) -> None:
         shown = (await stand.workers.DrainWorker(request)).worker
         assert shown.status == WORKER_STATUS_DRAINING
         asked = (await worker.expect("drain_request")).drain_request
-        assert 50 < asked.deadline.ToMicroseconds() / 1e6 <= 60
+        assert 50 < asked.deadline.ToMicroseconds() / 1e6 < 61
         await worker.goodbye()
         await worker.ended()
 
@@ -112,3 +122,27 @@ async def test_workers_are_listed_by_name_and_status(stand: Stand) -> None:
         assert found == ["a", "b", "c"]
         online = ListWorkersRequest(statuses=[WORKER_STATUS_ONLINE], work_pool="default")
         assert [w.name for w in (await stand.workers.ListWorkers(online)).workers] == ["a", "b"]
+
+
+async def test_a_worker_that_thaws_is_told_to_end_what_was_given_up(stand: Stand) -> None:
+    policy = RetryPolicy(on_lost=LOST_ATTEMPT_POLICY_CRASH)
+    async with stand.worker(credit=1) as worker:
+        run = await stand.create(retry_policy=policy)
+        assignment = await worker.assignment()
+        await worker.accept(assignment)
+        await stand.begin(assignment.attempt)
+        await worker.heartbeat(assignment.attempt)
+    crashed = await stand.until(run.id, STATE_TYPE_CRASHED)
+    assert crashed.state.crashed.cause == CrashedDetails.CAUSE_LEASE_EXPIRED
+    back = stand.worker(worker_id=worker.hello.worker_id)
+    back.hello.held.add(attempt=assignment.attempt)
+    async with back:
+        # Nobody else has the run: but it has ended, and its process is not to go on.
+        assert [(v.lost, "given up" in v.reason) for v in back.welcome.verdicts] == [(True, True)]
+
+        async def lost() -> list[str]:
+            ack = await back.heartbeat(assignment.attempt)
+            return [verdict.attempt.run_id for verdict in ack.lost]
+
+        assert await eventually(lost) == [run.id], "and said again as long as it is named"
+    assert await stand.held() == 0

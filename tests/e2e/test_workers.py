@@ -225,9 +225,9 @@ def test_a_frozen_worker_is_given_up_and_serves_again_when_it_thaws(place: Place
         worker.send(signal.SIGCONT)
         os.kill(process, signal.SIGCONT)
         assert place.ended(place.queue("noop")).type == StateType.STATE_TYPE_COMPLETED
-        place.go()
-        until(lambda: not is_running(process), 60, "the run process to end")
-        assert place.state(run_id).type in FINAL
+        until(lambda: not is_running(process), 60, "the run process to be killed: its run is given up")
+        assert place.state(run_id).type == StateType.STATE_TYPE_CRASHED
+        assert not place.journal("ended")
         assert place.journal("began") == [process], "nobody was given it a second time"
 
 

@@ -133,7 +133,10 @@ class Links:
         asked = 0.0
         if error is not None and not isinstance(error, ServerUnavailable):
             asked = error.retry_after_seconds or 0.0
-        ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(self._failures, 16))
+        # Servers that are back give their workers a lease's time to say what they still have.
+        longest = SILENT_INTERVALS * self._interval if self.has_been_welcome else BACKOFF_MAX_SECONDS
+        longest = min(BACKOFF_MAX_SECONDS, longest)
+        ceiling = min(longest, BACKOFF_FIRST_SECONDS * 2.0 ** min(self._failures, 16))
         self._failures += 1
         seconds = max(self._random() * ceiling, asked)
         self._redial_at = now + seconds

@@ -91,6 +91,7 @@ class SessionDriver:
         self._streams: dict[int, _Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     async def run(self) -> None:
         """Until the session is over.
@@ -105,6 +106,7 @@ class SessionDriver:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=_FLUSH_SECONDS)
         finally:
+            self._is_over = True
             if self._timer is not None:
                 self._timer.cancel()
             for task in self._tasks:
@@ -151,6 +153,8 @@ class SessionDriver:
             self._fail(error)
 
     def _act(self) -> None:
+        if self._is_over:
+            return  # something was still heard while the streams ended
         while actions := self.session.take():
             for action in actions:
                 self._do(action)

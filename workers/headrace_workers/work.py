@@ -154,6 +154,9 @@ class Work:
         if held.is_lost:
             return
         held.is_lost = True
+        if held.phase == ATTEMPT_PHASE_ENDING:
+            self._held.remove(held)  # there is nothing left to end
+            return
         self._do(Notice(f"Run {held.attempt.run_id} is ended here: {reason}.", is_warning=True))
         if held.has_infrastructure:
             self._do(Kill(held.attempt, reason))

@@ -48,6 +48,9 @@ class LeaseReaper:
         with self._amnesty.watching():
             now = await self._database.now()
             expired = await self._database.reader.expired_recorders(now)
+            if expired:
+                # What was heard before is written first: the writer may have been kept waiting.
+                await self._database.writer.settled()
             if self._amnesty.is_over():
                 for recorder in expired:
                     await self._end(recorder, now)

@@ -49,6 +49,10 @@ class Link(Taker, Session, LocalWorker, Remover, Protocol):
         """What was told of an attempt is durable."""
         ...
 
+    def recall(self, offer: AttemptRef) -> None:
+        """It was offered a run, as the database has it."""
+        ...
+
     def take_back_unanswered(self) -> None:
         """Queue offers again that were not answered in time."""
         ...
@@ -124,6 +128,7 @@ class WorkerHub:
         self._openings = 0
         self._draining = False
         self._asked_to_drain: set[str] = set()
+        self._doubts = 0
         self.dispatcher = Dispatcher(database, self._over, clock)
         self.news = WorkerNews(database.writer, self._settled)
         self.leases = SessionLeases(database, self._over, terms.heartbeat_seconds, clock)
@@ -260,6 +265,7 @@ class WorkerHub:
         """
         if not self._links:
             return
+        await self._recall_offers()
         for link in list(self._links.values()):
             link.take_back_unanswered()
         wanted: dict[str, list[CancelAttempt]] = {}
@@ -274,6 +280,18 @@ class WorkerHub:
             if link_of is not None and session_id not in self._asked_to_drain:
                 self._asked_to_drain.add(session_id)
                 link_of.ask_to_drain((deadline - now) / 1e6 if deadline else None)
+
+    async def _recall_offers(self) -> None:
+        """Find the runs that were claimed by commits whose answer was lost: nobody has sent them."""
+        doubts = self._database.writer.doubts
+        if doubts == self._doubts:
+            return
+        await self._database.writer.settled()
+        for session_id, offer in await self._database.reader.open_offers():
+            link = self._links.get(session_id)
+            if link is not None:
+                link.recall(offer)
+        self._doubts = doubts
 
     def drain(self) -> None:
         """The server stops: every worker is asked to connect elsewhere, not all at once."""

@@ -107,6 +107,9 @@ class SessionReaper:
         with self._amnesty.watching():
             now = await self._database.now()
             expired = await self._database.reader.expired_sessions(now)
+            if expired:
+                # What was heard before is written first: the writer may have been kept waiting.
+                await self._database.writer.settled()
             if not self._amnesty.is_over():
                 expired = []
             for session_id in expired:

@@ -439,6 +439,13 @@ class WorkerStream:
             believed = self._mirror.pop(run_id)
             self._tell(kind, (run_id, believed.attempt, believed.fence))
 
+    def recall(self, offer: AttemptRef) -> None:
+        """Note an offer of which the database knows; the worker may never have been told of it."""
+        believed = self._mirror.get(offer.run_id)
+        if believed is None or believed.fence < offer.fence:
+            now = self._clock.monotonic()
+            self._mirror[offer.run_id] = Mirrored(offer.attempt, offer.fence, Phase.OFFERED, now)
+
     def take_back_unanswered(self) -> None:
         """Queue offers again that the worker has not answered in time."""
         now, timeout = self._clock.monotonic(), self.policy.reply_seconds

@@ -13,7 +13,7 @@ from headrace_services.domain.attempt_rules import Fate, LossCause, Phase
 from headrace_services.domain.states import PAUSED, SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.dispatch_rows import AttemptRow
-from headrace_services.storage.losing import Loss, end_run, enter, lose
+from headrace_services.storage.losing import GIVEN_UP, Loss, end_run, enter, lose, was_given_up
 from headrace_services.storage.ops import Wanted
 from headrace_services.storage.rows import RunRow
 from headrace_services.storage.steps import Steps
@@ -173,6 +173,8 @@ def _without_attempt(work: Work, item: News) -> NewsOutcome:
     if item.kind is NewsKind.EXITED and not waits:
         loss = _loss(item)
         end_run(work, run, loss.message, loss.crash_cause, run.is_presumed, loss.exit_code)
+    elif was_given_up(run):
+        return NewsOutcome(item, Standing.LOST, GIVEN_UP)
     return NewsOutcome(item, Standing.OVER)
 
 

@@ -11,7 +11,7 @@ from headrace_services.storage.ops import Wanted
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 
-__all__ = ["Command"]
+__all__ = ["Command", "Nothing"]
 
 T = TypeVar("T")
 
@@ -92,3 +92,10 @@ class Command(Generic[T]):
     def poisoned(self, error: InternalError) -> Command[Any] | None:
         """What to commit in place of a command that breaks by itself; None: nothing."""
         return None
+
+
+class Nothing(Command[None]):
+    """Changes nothing, when its turn comes."""
+
+    def apply(self, work: Work) -> Steps[None]:
+        yield from ()

@@ -94,6 +94,16 @@ class DispatchQueries:
             cancel.grace.FromMicroseconds(int(DEFAULT_GRACE_SECONDS * 1e6))
         return session_id, cancel
 
+    async def open_offers(self) -> list[tuple[str, AttemptRef]]:
+        """Attempts that were offered and not accepted: the session's id, and the attempt."""
+        run_id, session_id = self._dialect.column("run_id"), self._dialect.column("session_id")
+        rows = await self._backend.fetch(
+            f"SELECT {session_id}, {run_id}, attempt, fence FROM attempt_holders "
+            f"WHERE phase = {Phase.OFFERED.value} AND session_id IS NOT NULL"
+        )
+        read = self._dialect.read_id
+        return [(read(row[0]), AttemptRef(run_id=read(row[1]), attempt=row[2], fence=row[3])) for row in rows]
+
     async def worker_drains(self) -> list[tuple[str, int]]:
         """Sessions that are to drain and do not yet: the id, and until when, microseconds; 0: without end."""
         rows = await self._backend.fetch(

@@ -29,9 +29,19 @@ from headrace_services.storage.steps import Steps
 from headrace_services.storage.teardowns import order_teardown
 from headrace_services.storage.work import Work
 
-__all__ = ["EXCLUDED_SECONDS", "LIMIT_REACHED", "Loss", "end_run", "enter", "lose"]
+__all__ = [
+    "EXCLUDED_SECONDS",
+    "GIVEN_UP",
+    "LIMIT_REACHED",
+    "Loss",
+    "end_run",
+    "enter",
+    "lose",
+    "was_given_up",
+]
 
 LIMIT_REACHED: Final = "The concurrency limit of the deployment is reached."
+GIVEN_UP: Final = "The run was given up: nobody had heard of its process for too long."
 EXCLUDED_SECONDS: Final = 60
 """How long a worker that refused a run does not get it."""
 _FOR_EVER: Final = 1 << 60
@@ -174,6 +184,14 @@ def end_run(
             state.crashed.exit_code = exit_code
     run.is_presumed = is_presumed
     enter(work, run, state)
+
+
+def was_given_up(run: RunRow) -> bool:
+    """Whether the server has ended the run by itself, because it had lost sight of its process.
+
+    Nobody else has the run, and what the process has recorded of its end is taken. But it is not to go on.
+    """
+    return run.is_presumed and run.books.type in FINAL_TYPES
 
 
 def enter(work: Work, run: RunRow, state: State) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
@@ -312,8 +312,8 @@ class Work:
 
     # Writing
 
-    def flush(self) -> Steps[None]:
-        """Write what was changed."""
+    def flush(self, before: Callable[[], None]) -> Steps[None]:
+        """Write what was changed; `before` is called when it is known what that is."""
         writes = self.writes
         for run in self._touched.values():
             if run.stored_version is None:
@@ -327,6 +327,7 @@ class Work:
         self.queueing.has_news |= not self.rows.written.isdisjoint(_DECIDING)
         if self.is_optimistic:
             self._confirm()
+        before()
         if not writes.is_empty or writes.confirmed_runs:
             yield from steps.flush(writes)
 

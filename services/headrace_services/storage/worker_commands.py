@@ -22,7 +22,7 @@ from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.dispatch_rows import AttemptRow, SessionRow, WorkerRow, why_over
 from headrace_services.storage.dispatch_stores import SessionRenewal
 from headrace_services.storage.entities import Lock
-from headrace_services.storage.losing import Loss, lose
+from headrace_services.storage.losing import GIVEN_UP, Loss, lose, was_given_up
 from headrace_services.storage.rows import text
 from headrace_services.storage.steps import Steps, call
 from headrace_services.storage.work import Work
@@ -182,6 +182,8 @@ class OpenSession(Command[OpenedSession]):
             elif run.fence != ref.fence:
                 reason = f"The run is owned by its attempt {run.attempt}."
                 verdicts.append(AttemptVerdict(attempt=ref, lost=True, reason=reason))
+            elif was_given_up(run):
+                verdicts.append(AttemptVerdict(attempt=ref, lost=True, reason=GIVEN_UP))
             else:
                 verdicts.append(AttemptVerdict(attempt=ref))
                 if row is not None and row.fence == ref.fence:

@@ -26,9 +26,10 @@ from headrace.v1.run_service_pb2 import (
     RunInput,
 )
 from headrace.v1.state_pb2 import CrashedDetails, State
+from headrace_services.storage import failpoints
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.cancelling import CancelRun, SettleCancellation
-from headrace_services.storage.command import Command
+from headrace_services.storage.command import Command, Nothing
 from headrace_services.storage.dispatch_writer import DispatchWriter
 from headrace_services.storage.ending import CrashRecorder, DeleteFlow, DeleteRun, SealRecorder
 from headrace_services.storage.errors import is_conflict
@@ -60,6 +61,10 @@ _TRIM_SECONDS: Final = 60.0
 class Writer(DispatchWriter):
     """Changes the database: every method enqueues one command and returns when its commit is durable.
 
+    Attributes:
+        doubts: how many transactions there were of which nobody knows whether they were committed: the
+            database went away before it had answered.
+
     Raises, from every method:
         DatabaseUnavailable: the database does not answer. Nothing of the command was written.
         StorageFull: its disk is full. Nothing of the command was written.
@@ -77,6 +82,8 @@ class Writer(DispatchWriter):
         self._closing = False
         self._memory = Memory()
         self._trimmed_at = clock.monotonic()
+        self.doubts = 0
+        self._failpoints = failpoints.armed()
 
     def start(self) -> None:
         """Begin to commit."""
@@ -343,6 +350,10 @@ class Writer(DispatchWriter):
         """Commit a command; it says itself what it answers and raises."""
         return await self._put(command)
 
+    async def settled(self) -> None:
+        """Wait until everything is committed, or has failed, that was asked for before this call."""
+        await self._put(Nothing())
+
     # The loop
 
     async def _ask(self, command: Command[T]) -> T:
@@ -420,8 +431,10 @@ class Writer(DispatchWriter):
                 work = await self._backend.store.transact(
                     logic, is_optimistic=is_optimistic, is_alone=self._is_alone(batch)
                 )
+                self._reach("after", batch, work)
             except Exception as error:
                 self._memory.forget()
+                self.doubts += isinstance(error, DatabaseUnavailable)
                 if attempt == _TRIES or not self._is_worth_another_try(error, attempt):
                     raise
                 if not is_optimistic:  # else the next try waits for its locks
@@ -499,11 +512,16 @@ class Writer(DispatchWriter):
             yield from load(work, batch, self._memory)
             for command in batch:
                 yield from command.run(work)
-            yield from work.flush()
+            yield from work.flush(lambda: self._reach("before", batch, work))
             self._memory.keep(work)
             return work
 
         return logic
+
+    def _reach(self, side: failpoints.Side, batch: Sequence[Command[Any]], work: Work) -> None:
+        """Let a test have the commit fail here."""
+        if self._failpoints is not None:
+            self._failpoints.reach(side, batch, ends_attempts=bool(work.writes.ended_attempts))
 
     def _due_to_trim(self) -> bool:
         """Whether what is past its time should go."""
