@@ -35,9 +35,10 @@ def test_a_row_says_no_more_than_a_test_proves(row: re.Match[str]) -> None:
     for proof in proofs:
         source = (ROOT / proof["path"]).read_text()
         if proof["name"]:
-            assert proof["name"] in _functions(source)
+            assert proof["name"] in functions_of(source)
 
 
-def _functions(source: str) -> set[str]:
+def functions_of(source: str) -> set[str]:
+    """The names of the functions and classes of a module."""
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, definitions)}

@@ -25,7 +25,7 @@ __all__ = ["LEASES", "Ground", "lease_settings"]
 
 T = TypeVar("T")
 _SECOND: Final = 1_000_000
-_PATIENCE_SECONDS: Final = 90.0
+_PATIENCE_SECONDS: Final = 60.0
 _CALL_SECONDS: Final = 5.0
 
 

@@ -38,20 +38,18 @@ async def test_a_server_that_dies_around_its_commits_loses_and_doubles_nothing(
 ) -> None:
     """Five lives of one server on one database; each but the last ends at another point."""
     with ServerProcess(tmp_path / "home", settings=LEASES) as server:
-        address = server.address
-        port = {"HEADRACE_SERVER_API_PORT": address.rpartition(":")[2]}
-        ground = Ground(lambda: [address])
+        ground = Ground(lambda: [server.address])
         await ground.make_pool()
         schedules = await ground.schedules(3)
-        server.stop()
-        async with robots(2, lambda: [address]) as workers:
+        server.kill()
+        async with robots(2, lambda: [server.address]) as workers:
             for point in [*POINTS, ""]:
                 points = {VARIABLE: f"{point}=kill@1"} if point else {}
-                server.settings = {**LEASES, **port, **points}
+                server.settings = {**LEASES, **points}
                 await asyncio.to_thread(server.start)
                 asking = asyncio.create_task(ground.ask(RUNS_PER_LIFE))
                 if point.startswith("expire"):
-                    await _fall_silent(address)
+                    await _fall_silent(server.address)
                 if not point:
                     await asking
                 else:

@@ -28,7 +28,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-__all__ = ["Cluster", "PostgresUnavailable", "provide_cluster"]
+__all__ = [
+    "Cluster",
+    "PostgresUnavailable",
+    "find_binaries",
+    "free_port",
+    "initialise",
+    "provide_cluster",
+    "reachable",
+    "run_as",
+    "unprivileged_user",
+    "wait_until_ready",
+]
 
 _START_SECONDS = 30.0
 _SUPERUSER = "headrace"
@@ -104,7 +115,7 @@ def provide_cluster(settings: Mapping[str, str] | None = None) -> Iterator[Clust
     if named:
         yield Cluster(urlunsplit(urlsplit(named)._replace(scheme="postgresql")))
         return
-    with _throw_away_cluster(_find_binaries(), settings or {}) as cluster:
+    with _throw_away_cluster(find_binaries(), settings or {}) as cluster:
         yield cluster
 
 
@@ -116,7 +127,12 @@ async def _execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-def _find_binaries() -> pathlib.Path:
+def find_binaries() -> pathlib.Path:
+    """The folder with the programs of the first server that is found.
+
+    Raises:
+        PostgresUnavailable: there is none.
+    """
     for folder in _candidate_folders():
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder.resolve()
@@ -140,21 +156,21 @@ def _candidate_folders() -> Iterator[pathlib.Path]:
 
 @contextmanager
 def _throw_away_cluster(binaries: pathlib.Path, extra: Mapping[str, str]) -> Iterator[Cluster]:
-    owner = _unprivileged_user()
+    owner = unprivileged_user()
     data = pathlib.Path(tempfile.mkdtemp(prefix="headrace-pg-"))
     if owner is not None:
-        binaries = _reachable(binaries, data)
+        binaries = reachable(binaries, data)
         for path in (data, *data.rglob("*")):
             os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
-    run_as = _run_as(owner)
-    _initialise(binaries, data, run_as)
-    port = _free_port()
+    as_owner = run_as(owner)
+    initialise(binaries, data, as_owner)
+    port = free_port()
     settings = {**_SETTINGS, **extra, "port": str(port), "unix_socket_directories": str(data)}
     flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (data / "server.log").open("wb") as log:
         supervisor = subprocess.Popen(
             [
-                *run_as,
+                *as_owner,
                 "/bin/sh",
                 "-c",
                 _SUPERVISOR,
@@ -171,14 +187,19 @@ def _throw_away_cluster(binaries: pathlib.Path, extra: Mapping[str, str]) -> Ite
         )
     try:
         cluster = Cluster(f"postgresql://{_SUPERUSER}@127.0.0.1:{port}/postgres")
-        _wait_until_ready(cluster, supervisor, data)
+        wait_until_ready(cluster, supervisor, data)
         yield cluster
     finally:
         supervisor.communicate(timeout=_START_SECONDS)
         shutil.rmtree(data, ignore_errors=True)
 
 
-def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: list[str]) -> None:
+def initialise(binaries: pathlib.Path, data: pathlib.Path, as_owner: list[str]) -> None:
+    """Make a cluster in the folder.
+
+    Raises:
+        PostgresUnavailable: that failed; the folder is removed.
+    """
     command = [
         str(binaries / "initdb"),
         "-D",
@@ -187,7 +208,7 @@ def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: list[str]) -
         f"--username={_SUPERUSER}",
     ]
     made = subprocess.run(
-        [*run_as, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
+        [*as_owner, *command, "--encoding=UTF8", "--locale=C", "--no-sync"],
         cwd=data,
         capture_output=True,
         text=True,
@@ -198,7 +219,12 @@ def _initialise(binaries: pathlib.Path, data: pathlib.Path, run_as: list[str]) -
         raise PostgresUnavailable(f"initdb failed: {made.stderr or made.stdout}")
 
 
-def _wait_until_ready(cluster: Cluster, supervisor: subprocess.Popen[Any], data: pathlib.Path) -> None:
+def wait_until_ready(cluster: Cluster, supervisor: subprocess.Popen[Any], data: pathlib.Path) -> None:
+    """Wait until a server takes connections.
+
+    Raises:
+        PostgresUnavailable: it has ended, or takes too long.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -211,7 +237,7 @@ def _wait_until_ready(cluster: Cluster, supervisor: subprocess.Popen[Any], data:
             time.sleep(0.02)
 
 
-def _unprivileged_user() -> pwd.struct_passwd | None:
+def unprivileged_user() -> pwd.struct_passwd | None:
     """Whom the server runs as when the tests run as root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
         return None
@@ -221,7 +247,7 @@ def _unprivileged_user() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
 
 
-def _run_as(owner: pwd.struct_passwd | None) -> list[str]:
+def run_as(owner: pwd.struct_passwd | None) -> list[str]:
     """Words before a command that make it run as `owner`.
 
     Not `subprocess`'s own `user`: that needs a fork which runs gRPC's handlers in the child.
@@ -231,7 +257,7 @@ def _run_as(owner: pwd.struct_passwd | None) -> list[str]:
     return ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"]
 
 
-def _reachable(binaries: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
+def reachable(binaries: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     """`binaries` themselves if everybody may enter the folders above them, else a copy in `data`."""
     if all(folder.stat().st_mode & 0o001 for folder in binaries.parents):
         return binaries
@@ -244,7 +270,8 @@ def _reachable(binaries: pathlib.Path, data: pathlib.Path) -> pathlib.Path:
     return copy / package.name / installation.name / binaries.name
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
