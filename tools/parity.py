@@ -1,5 +1,7 @@
 """Writes `tests/parity/expected.json`: what the programs of `tests/parity/programs` find out on Prefect.
 
+And `tests/parity/public.json`: which names, keywords and members there are.
+
 The programs are headrace's; for Prefect the one word in their imports is replaced, as people who move do in
 the other direction.
 """
@@ -19,6 +21,7 @@ from benchmarks.products.prefect import install
 
 FOLDER = pathlib.Path(__file__).parents[1] / "tests" / "parity"
 EXPECTED = FOLDER / "expected.json"
+PUBLIC = FOLDER / "public.json"
 
 
 def main() -> None:
@@ -61,9 +64,19 @@ def _run(python: pathlib.Path, folder: pathlib.Path, only: str) -> dict[str, dic
     )
     if done.returncode != 0:
         sys.exit(f"the peer failed:\n{done.stdout[-20000:]}")
-    text = out.read_text().replace("Prefect", "Headrace").replace("prefect", "headrace")
-    facts: dict[str, dict[str, object]] = json.loads(text)
+    if not only:
+        names = folder / "public.json"
+        subprocess.run([str(python), str(peer / "public.py"), str(names)], env=environment, check=True)
+        public = json.loads(_in_our_words(names.read_text()))
+        PUBLIC.write_text(json.dumps(public, indent=1, sort_keys=True) + "\n")
+    facts: dict[str, dict[str, object]] = json.loads(_in_our_words(out.read_text()))
     return facts
+
+
+def _in_our_words(text: str) -> str:
+    for theirs, ours in (("Prefect", "Headrace"), ("PREFECT", "HEADRACE"), ("prefect", "headrace")):
+        text = text.replace(theirs, ours)
+    return text
 
 
 if __name__ == "__main__":

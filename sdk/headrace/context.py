@@ -16,7 +16,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from headrace.exceptions import Abort, Cancel, MissingContextError
-from headrace.settings import get_current_settings
+from headrace.settings import active_profile, get_current_settings
+from headrace.settings import use_profile as use_profile_settings
 from headrace.upstreams import ResultOrigins
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.flows import Flow
     from headrace.results import ResultStore
     from headrace.runs import FlowRun, TaskRun
+    from headrace.settings import Settings
     from headrace.task_runners import TaskRunner
     from headrace.tasks import Task
     from headrace.visualization import Sketch
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FlowRunContext",
     "RunContext",
+    "SettingsContext",
     "TagsContext",
     "TaskRunContext",
     "current_sketch",
@@ -42,10 +45,12 @@ __all__ = [
     "entered_transaction",
     "get_result_store",
     "get_run_context",
+    "get_settings_context",
     "hydrated_context",
     "serialize_context",
     "should_persist_result",
     "tags",
+    "use_profile",
     "with_context",
 ]
 
@@ -528,6 +533,42 @@ def should_persist_result() -> bool:
     if context is None:
         return get_current_settings().results_persist_by_default
     return bool(context.persist_result)
+
+
+class SettingsContext:
+    """The settings that are in force here.
+
+    Attributes:
+        settings: their values.
+        profile: name of the active profile.
+    """
+
+    __slots__ = ("profile", "settings")
+
+    def __init__(self, settings: Settings, profile: str) -> None:
+        self.settings = settings
+        self.profile = profile
+
+    @classmethod
+    def get(cls) -> SettingsContext:
+        """The settings in force; there always are some."""
+        return cls(get_current_settings(), active_profile())
+
+
+def get_settings_context() -> SettingsContext:
+    """The settings that are in force here."""
+    return SettingsContext.get()
+
+
+@contextmanager
+def use_profile(profile: str) -> Generator[SettingsContext]:
+    """The settings with another profile active, while inside.
+
+    Raises:
+        MissingProfileError: there is no such profile.
+    """
+    with use_profile_settings(profile):
+        yield SettingsContext.get()
 
 
 class TagsContext:

@@ -94,6 +94,10 @@ class Deployable:
             entrypoint_type=entrypoint_type,
         )
 
+    async def ato_deployment(self, name: str, **options: Any) -> RunnerDeployment:
+        """`to_deployment`, for code that awaits it; it waits for nothing."""
+        return self.to_deployment(name, **options)
+
     def serve(
         self,
         name: str | None = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from headrace.exceptions import MissingFlowError, ScriptError
+from headrace.exceptions import MissingFlowError, ScriptError, UnspecifiedFlowError
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
@@ -29,6 +29,7 @@ def load_flow_from_entrypoint(entrypoint: str) -> Flow[..., Any]:
             its variable, or by its own name.
 
     Raises:
+        UnspecifiedFlowError: no flow is named; it is a MissingFlowError.
         MissingFlowError: there is no flow of that name.
         ScriptError: the code cannot be executed, or there is no such file; `user_exc` says why.
         ModuleNotFoundError: there is no such module.
@@ -36,7 +37,7 @@ def load_flow_from_entrypoint(entrypoint: str) -> Flow[..., Any]:
     separator = ":" if ":" in entrypoint or is_file(entrypoint) else "."
     place, _, name = entrypoint.rpartition(separator)
     if not place:
-        raise MissingFlowError(
+        raise UnspecifiedFlowError(
             f"'{entrypoint}' does not name a flow. Write path/file.py:flow or package.module:flow."
         )
     module = load_module_at(place)

@@ -15,6 +15,7 @@ from headrace.core.errors import (
     ConfigurationError,
     HashError,
     HeadraceException,
+    MissingProfileError,
     ObjectAlreadyExists,
     ObjectNotFound,
     ServerUnavailable,
@@ -44,6 +45,7 @@ __all__ = [
     "MappingMissingIterable",
     "MissingContextError",
     "MissingFlowError",
+    "MissingProfileError",
     "MissingResult",
     "NotPausedError",
     "ObjectAlreadyExists",
@@ -63,6 +65,7 @@ __all__ = [
     "TaskRunTimeoutError",
     "TerminationSignal",
     "UnfinishedRun",
+    "UnspecifiedFlowError",
     "UpstreamTaskError",
 ]
 
@@ -209,6 +212,10 @@ class SerializationError(HeadraceException):
 
 class MissingFlowError(HeadraceException):
     """There is no flow where one was looked for."""
+
+
+class UnspecifiedFlowError(MissingFlowError):
+    """It does not say which flow is meant."""
 
 
 class ScriptError(HeadraceException):

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
@@ -47,11 +48,12 @@ from headrace.utilities.typevars import TypeVar as DefaultTypeVar
 
 if TYPE_CHECKING:
     from headrace.deployments.sources import Source
+    from headrace.runner import aserve, serve
     from headrace.states import State
     from headrace.task_runners import TaskRunner
     from headrace.validation import Validator
 
-__all__ = ["Flow", "flow", "load_flow_from_entrypoint"]
+__all__ = ["Flow", "aserve", "flow", "load_flow_from_entrypoint", "serve"]
 
 P = ParamSpec("P")
 R = DefaultTypeVar("R", default=Any, covariant=True)
@@ -465,3 +467,10 @@ class FlowDecorator:
 
 
 flow: Final = FlowDecorator()
+
+
+def __getattr__(name: str) -> Any:
+    # Also found here, and loaded only by those who use it.
+    if name in {"aserve", "serve"}:
+        return getattr(import_module("headrace.runner"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 from headrace.states import Pending, State
+from headrace.utilities.collections import Traversal
 from headrace.utilities.typevars import TypeVar
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DoneAndNotDone",
+    "DoneAndNotDoneFutures",
     "HeadraceDistributedFuture",
     "HeadraceFuture",
     "HeadraceFutureList",
@@ -34,6 +36,8 @@ __all__ = [
     "as_completed",
     "current_helper",
     "helped_by",
+    "resolve_futures_to_results",
+    "resolve_futures_to_states",
     "wait",
 ]
 
@@ -268,6 +272,30 @@ class DoneAndNotDone(NamedTuple):
 
     done: set[HeadraceFuture[Any]]
     not_done: set[HeadraceFuture[Any]]
+
+
+DoneAndNotDoneFutures = DoneAndNotDone
+
+_FUTURES = Traversal(HeadraceFuture)
+
+
+def resolve_futures_to_states(expr: Any) -> Any:
+    """`expr` with every future in it replaced by its state, once it has ended; not inside `quote`."""
+    return _FUTURES.substitute(expr, _state_of, keep_annotations=True)
+
+
+def resolve_futures_to_results(expr: Any) -> Any:
+    """`expr` with every future in it replaced by its result, once it has ended; not inside `quote`.
+
+    Raises:
+        BaseException: what one of them has failed with.
+    """
+    return _FUTURES.substitute(expr, lambda future, _: future.result(), keep_annotations=True)
+
+
+def _state_of(future: HeadraceFuture[Any], _: bool) -> State[Any]:
+    future.join()
+    return future.state
 
 
 def wait(futures: Iterable[HeadraceFuture[Any]], timeout: float | None = None) -> DoneAndNotDone:

@@ -469,6 +469,12 @@ class Task(Decorated[P, R]):
 
         serve(self, limit=limit)
 
+    async def aserve(self, *, limit: int | None = 10) -> None:
+        """`serve`, for code on an event loop."""
+        from headrace.task_worker import aserve
+
+        await aserve(self, limit=limit)
+
     def with_options(
         self,
         *,

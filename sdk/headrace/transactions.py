@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncTransaction",
+    "BaseTransaction",
     "CommitMode",
     "IsolationLevel",
     "Transaction",
@@ -34,6 +35,9 @@ __all__ = [
     "get_transaction",
     "transaction",
 ]
+
+BaseTransaction = TransactionNode
+"""What both kinds of transactions are."""
 
 T = TypeVar("T", bound=TransactionNode)
 _Mode = CommitMode | Literal["LAZY", "EAGER", "OFF"]

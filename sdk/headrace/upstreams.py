@@ -29,7 +29,6 @@ __all__ = [
     "collect_inputs",
     "futures_in",
     "futures_to",
-    "futures_to_states",
     "has_identity",
     "require",
     "resolve_inputs",
@@ -249,16 +248,6 @@ def futures_in(value: Any) -> list[HeadraceFuture[Any]]:
 def futures_to(value: Any, replace: Callable[[HeadraceFuture[Any]], Any]) -> Any:
     """`value` with `replace` of every future in its place; not inside `quote`."""
     return _FUTURES.substitute(value, lambda future, _: replace(future), keep_annotations=True)
-
-
-def futures_to_states(value: Any) -> Any:
-    """`value` with every future replaced by its state, once it has ended; not inside `quote`."""
-    return _FUTURES.substitute(value, _state_of, keep_annotations=True)
-
-
-def _state_of(future: HeadraceFuture[Any], _: bool) -> State[Any]:
-    future.join()
-    return future.state
 
 
 _Upstream: TypeAlias = HeadraceFuture[Any] | State[Any]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace.exceptions import MissingFlowError, ScriptError
+from headrace.exceptions import MissingFlowError, ScriptError, UnspecifiedFlowError
 from headrace.flows import load_flow_from_entrypoint
 
 CODE = """
@@ -64,8 +64,8 @@ def test_by_the_whole_path(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     [
         ("entrypoint_code.py:nope", MissingFlowError, "'nope' not found in 'entrypoint_code.py'"),
         ("entrypoint_code.py:number", MissingFlowError, "is not a flow"),
-        ("entrypoint_code.py", MissingFlowError, "does not name a flow"),
-        ("entrypoint_code", MissingFlowError, "does not name a flow"),
+        ("entrypoint_code.py", UnspecifiedFlowError, "does not name a flow"),
+        ("entrypoint_code", UnspecifiedFlowError, "does not name a flow"),
         ("absent_entrypoint.py:f", ScriptError, "FileNotFoundError"),
         ("broken_entrypoint.py:f", ScriptError, r"ValueError\('bad'\)"),
         ("broken_entrypoint:f", ScriptError, r"ValueError\('bad'\)"),

@@ -13,7 +13,13 @@ import pytest
 from headrace import allow_failure, flow, quote, task
 from headrace.core.states import StateType
 from headrace.exceptions import UnfinishedRun, UpstreamTaskError
-from headrace.futures import HeadraceFuture, as_completed, wait
+from headrace.futures import (
+    HeadraceFuture,
+    as_completed,
+    resolve_futures_to_results,
+    resolve_futures_to_states,
+    wait,
+)
 from headrace.states import Completed, State
 from headrace.task_runners import ThreadPoolTaskRunner
 from tests.support.recorders import MemoryRecorder
@@ -467,3 +473,26 @@ def test_states_of_futures_are_states_of_runs(recorder: MemoryRecorder) -> None:
     state = run()
     assert isinstance(state, State)
     assert state.state_details.task_run_id == recorder.the("add").run.id
+
+
+def test_futures_in_collections_are_resolved(recorder: MemoryRecorder) -> None:
+    @task
+    def double(x: int) -> int:
+        return 2 * x
+
+    @task
+    def bad() -> None:
+        raise ValueError("boom")
+
+    @flow
+    def run() -> None:
+        futures = {"a": [double.submit(1), 5], "b": (double.submit(2),)}
+        assert resolve_futures_to_results(futures) == {"a": [2, 5], "b": (4,)}
+        states = resolve_futures_to_states([double.submit(3), bad.submit()])
+        assert [state.type for state in states] == [StateType.COMPLETED, StateType.FAILED]
+        with pytest.raises(ValueError, match="boom"):
+            resolve_futures_to_results([bad.submit()])
+        nothing = [1, {2}]
+        assert resolve_futures_to_results(nothing) is nothing
+
+    run()

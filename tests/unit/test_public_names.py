@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +16,12 @@ NAMES = [
     "Flow",
     "State",
     "Task",
+    "Transaction",
     "allow_failure",
+    "apause_flow_run",
+    "aresume_flow_run",
+    "aserve",
+    "asuspend_flow_run",
     "deploy",
     "flow",
     "get_client",
@@ -37,16 +43,18 @@ MODULES = {
     "headrace.client.orchestration": ["HeadraceClient", "SyncHeadraceClient", "get_client"],
     "headrace.context": [
         *("FlowRunContext", "TagsContext", "TaskRunContext", "get_run_context", "tags"),
-        *("hydrated_context", "serialize_context"),
+        *("hydrated_context", "serialize_context", "SettingsContext", "get_settings_context", "use_profile"),
     ],
     "headrace.events": ["Event", "ReceivedEvent", "RelatedResource", "Resource", "emit_event"],
     "headrace.exceptions": ["ConfigurationError", "HashError", "HeadraceException", "ObjectNotFound"],
-    "headrace.flows": ["Flow", "flow", "load_flow_from_entrypoint"],
+    "headrace.flows": ["Flow", "aserve", "flow", "load_flow_from_entrypoint", "serve"],
     "headrace.flow_runs": [
         *("apause_flow_run", "aresume_flow_run", "asuspend_flow_run"),
         *("pause_flow_run", "resume_flow_run", "suspend_flow_run", "wait_for_flow_run"),
     ],
-    "headrace.futures": ["as_completed", "wait"],
+    "headrace.futures": [
+        *("DoneAndNotDoneFutures", "as_completed", "resolve_futures_to_results", "wait"),
+    ],
     "headrace.input": ["RunInput", "RunInputMetadata", "asend_input", "receive_input", "send_input"],
     "headrace.results": ["ResultRecord", "ResultStore", "StoredResult", "get_result_store"],
     "headrace.runtime": ["flow_run", "task_run", "deployment"],
@@ -82,6 +90,10 @@ def test_the_names_of_the_package() -> None:
     assert set(NAMES) <= set(dir(headrace))
     for name in NAMES:
         assert getattr(headrace, name) is not None
+
+
+def test_the_version() -> None:
+    assert headrace.__version__ == importlib.metadata.version("headrace")
 
 
 def test_an_unknown_name() -> None:

@@ -32,6 +32,8 @@ from headrace.states import (
     StateDetails,
     StateGroup,
     StateType,
+    aget_state_exception,
+    araise_state_exception,
     get_state_exception,
     raise_state_exception,
 )
@@ -225,3 +227,13 @@ def test_groups_count() -> None:
 def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(ValueError):
         State(type="DONE")
+
+
+async def test_exceptions_for_code_on_a_loop() -> None:
+    error = ValueError("boom")
+    assert await aget_state_exception(Failed(data=error)) is error
+    with pytest.raises(ValueError, match="boom"):
+        await araise_state_exception(Failed(data=error))
+    await araise_state_exception(Completed(data=1))
+    with pytest.raises(ValueError, match="Expected failed or crashed"):
+        await aget_state_exception(Completed(data=1))

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from headrace import context
 from headrace.core import config
 from headrace.core.config import Found
-from headrace.core.errors import ConfigurationError
+from headrace.core.errors import ConfigurationError, MissingProfileError
 from headrace.settings import (
     OPTIONS,
     Settings,
@@ -195,10 +196,15 @@ def test_profiles_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings.api_url == "b:2"
         with temporary_settings({"tasks_default_retries": 1}) as inner:
             assert inner.api_url == "b:2"
+    with context.use_profile("b") as here:
+        assert (here.profile, here.settings.api_url) == ("b", "b:2")
+        assert context.get_settings_context().profile == "b"
+    with pytest.raises(MissingProfileError, match="no profile c"), use_profile("c"):
+        pass
     monkeypatch.setenv("HEADRACE_PROFILE", "b")
     assert read().api_url == "b:2"
     monkeypatch.setenv("HEADRACE_PROFILE", "c")
-    with pytest.raises(ConfigurationError, match=r"no profile c .* There are: default, a, b"):
+    with pytest.raises(MissingProfileError, match=r"no profile c .* There are: default, a, b"):
         read()
 
 

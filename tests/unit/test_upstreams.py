@@ -12,7 +12,7 @@ import pytest
 
 from headrace.core.ids import new_id
 from headrace.exceptions import MissingResult, UpstreamTaskError
-from headrace.futures import HeadraceFuture, HeadraceFutureList
+from headrace.futures import HeadraceFuture, HeadraceFutureList, resolve_futures_to_states
 from headrace.runs import FlowRun, Owner, TaskRun
 from headrace.states import (
     Cancelled,
@@ -24,7 +24,7 @@ from headrace.states import (
     State,
     StateDetails,
 )
-from headrace.upstreams import ResultOrigins, collect_inputs, futures_to_states, resolve_inputs
+from headrace.upstreams import ResultOrigins, collect_inputs, resolve_inputs
 from headrace.utilities.annotations import allow_failure, opaque, quote
 
 
@@ -154,9 +154,9 @@ def test_a_call_that_would_wait_for_itself_is_refused() -> None:
 
 def test_futures_in_a_returned_value_become_states() -> None:
     a, b = ok(1), future_in(Failed(data=ValueError()))
-    returned = futures_to_states({"a": [a], "b": Config(b), "c": quote(a)})
+    returned = resolve_futures_to_states({"a": [a], "b": Config(b), "c": quote(a)})
     assert returned == {"a": [a.state], "b": Config(b.state), "c": quote(a)}
-    assert futures_to_states(HeadraceFutureList([a])) == [a.state]
+    assert resolve_futures_to_states(HeadraceFutureList([a])) == [a.state]
 
 
 def test_five_thousand_futures_in_one_argument() -> None:

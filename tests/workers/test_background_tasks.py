@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import pathlib
@@ -32,6 +33,10 @@ from headrace import task
 @task
 def double(n):
     return 2 * n
+
+@task
+async def alone(n):
+    return n + 1
 
 @task
 async def adouble(n):
@@ -145,6 +150,14 @@ async def test_what_was_spread_is_on_record(
     await first.wait_async(30)
     inputs = {edge.parameter: list(edge.run_ids) for edge in (await client.get_run(first.task_run_id)).inputs}
     assert inputs == {"n": [whole.task_run_id], "wait_for": [whole.task_run_id]}
+
+
+async def test_served_by_this_process(tasks: ModuleType, settings: None) -> None:
+    serving = asyncio.create_task(tasks.alone.aserve(limit=1))
+    assert await tasks.alone.delay(4).result_async(timeout=60) == 5
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 def test_the_status_server_tells_what_runs_and_what_has(

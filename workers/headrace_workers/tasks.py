@@ -27,6 +27,8 @@ from headrace_workers.health import Vitals
 __all__ = ["TaskRunWorker"]
 
 _log = logging.getLogger("headrace.worker")
+_LAST_SECONDS: Final = 1.0
+"""A body that blocks the loop must not keep the process from ending."""
 _RECENT: Final = 100
 
 
@@ -55,6 +57,7 @@ class TaskRunWorker(BaseWorker[BaseJobConfiguration]):
         self._tasks = tasks
         self._running: dict[str, _Running] = {}
         self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._carry, name="headrace-tasks", daemon=True)
         self._began = datetime.now(UTC)
         self._finished = 0
         # The runs that have ended last, oldest first: run, task key, when it ended, its state.
@@ -62,11 +65,17 @@ class TaskRunWorker(BaseWorker[BaseJobConfiguration]):
         self._here = f"{socket.gethostname()}:{os.getpid()}"
 
     async def __aenter__(self) -> Self:
-        threading.Thread(target=self._loop.run_forever, name="headrace-tasks", daemon=True).start()
+        self._thread.start()
         return self
+
+    def _carry(self) -> None:
+        self._loop.run_forever()
+        if not asyncio.all_tasks(self._loop):
+            self._loop.close()
 
     async def __aexit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, _LAST_SECONDS)
 
     def status(self, limit: int | None, vitals: Vitals) -> dict[str, Any]:
         """What it does and has done, as JSON.

@@ -54,6 +54,7 @@ __all__ = [
     "InternalError",
     "MessageTooLarge",
     "MissingExtraError",
+    "MissingProfileError",
     "ObjectAlreadyExists",
     "ObjectNotFound",
     "PageTokenInvalid",
@@ -87,6 +88,10 @@ class HeadraceException(Exception):
 
 class ConfigurationError(HeadraceException):
     """A setting or a configuration file is wrong; the message names it and says what is allowed."""
+
+
+class MissingProfileError(ConfigurationError):
+    """There is no profile of that name."""
 
 
 class HashError(HeadraceException):

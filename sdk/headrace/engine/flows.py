@@ -31,8 +31,9 @@ from headrace.exceptions import (
     Pause,
     UpstreamTaskError,
 )
+from headrace.futures import resolve_futures_to_states
 from headrace.states import State, StateDetails, get_state_exception
-from headrace.upstreams import Inputs, futures_in, futures_to_states, resolve_inputs
+from headrace.upstreams import Inputs, futures_in, resolve_inputs
 
 if TYPE_CHECKING:
     from headrace.context import FlowRunContext
@@ -297,7 +298,7 @@ async def _body(ops: Ops, context: FlowRunContext, args: list[Any], kwargs: dict
     futures = futures_in(value)
     if futures:
         await ops.wait(futures)
-        value = futures_to_states(value)
+        value = resolve_futures_to_states(value)
     return value
 
 

@@ -268,7 +268,9 @@ class ResultStore:
         """
         return ResultRecord(obj, ResultRecordMetadata(key or new_id(), self.serializer, expiration))
 
-    def persist_result_record(self, record: ResultRecord[Any], holder: str | None = None) -> KeptResult:
+    def persist_result_record(
+        self, result_record: ResultRecord[Any], holder: str | None = None
+    ) -> KeptResult:
         """Write a record in the place of what is under its key.
 
         Returns:
@@ -280,7 +282,7 @@ class ResultStore:
             ValueError: the key leads out of the storage.
             RuntimeError: somebody else than `holder` has the key locked.
         """
-        kept, write = self.prepare_record(record, holder)
+        kept, write = self.prepare_record(result_record, holder)
         write()
         return kept
 
@@ -315,10 +317,10 @@ class ResultStore:
         return kept, write
 
     async def apersist_result_record(
-        self, record: ResultRecord[Any], holder: str | None = None
+        self, result_record: ResultRecord[Any], holder: str | None = None
     ) -> KeptResult:
         """The async twin of `persist_result_record`."""
-        return await asyncio.to_thread(self.persist_result_record, record, holder)
+        return await asyncio.to_thread(self.persist_result_record, result_record, holder)
 
     def write(
         self,

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from headrace.core import config
 from headrace.core.config import Found, Layer, Option
-from headrace.core.errors import ConfigurationError
+from headrace.core.errors import ConfigurationError, MissingProfileError
 from headrace.settings.schema import ENV_PREFIX, OPTIONS, Settings, suggestion, variable_name
 
 __all__ = ["DEFAULT_PROFILE", "RESTORED", "LoadedSettings", "home_folder", "load"]
@@ -178,7 +178,7 @@ def _profile_layer(home: Path, selected: str | None) -> tuple[str, Layer]:
         if name == DEFAULT_PROFILE:
             return name, {}
         known = ", ".join(dict.fromkeys([DEFAULT_PROFILE, *cast("dict[str, Any]", profiles)]))
-        raise ConfigurationError(f"There is no profile {name} in {file}. There are: {known}.")
+        raise MissingProfileError(f"There is no profile {name} in {file}. There are: {known}.")
     table = cast("dict[str, Any]", profiles)[name]
     layer = _checked(config.table_layer(table, file, f"profiles.{name}", ENV_PREFIX))
     if "home" in layer:

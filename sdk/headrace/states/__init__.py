@@ -28,6 +28,8 @@ from headrace.states.groups import StateGroup
 from headrace.states.value import (
     State,
     StateDetails,
+    aget_state_exception,
+    araise_state_exception,
     get_state_exception,
     is_state,
     is_state_iterable,
@@ -55,6 +57,8 @@ __all__ = [
     "StateType",
     "Submitting",
     "Suspended",
+    "aget_state_exception",
+    "araise_state_exception",
     "get_state_exception",
     "is_state",
     "is_state_iterable",

@@ -31,6 +31,8 @@ __all__ = [
     "NO_DATA",
     "State",
     "StateDetails",
+    "aget_state_exception",
+    "araise_state_exception",
     "get_state_exception",
     "in_running_loop",
     "is_state",
@@ -402,6 +404,17 @@ def _first_exception(states: Iterable[State[Any]]) -> BaseException:
     raise ValueError("The state holds a collection of states of which none failed.")
 
 
+async def aget_state_exception(state: State[Any]) -> BaseException:
+    """The async twin of `get_state_exception`; storage is asked in a thread."""
+    return await sys.modules["asyncio"].to_thread(get_state_exception, state)
+
+
+async def araise_state_exception(state: State[Any]) -> None:
+    """The async twin of `raise_state_exception`."""
+    if state.type in _WRAPPERS:
+        raise await aget_state_exception(state)
+
+
 def raise_state_exception(state: State[Any]) -> None:
     """Raise the exception of a state that is FAILED, CRASHED or CANCELLED; do nothing for another.
 
@@ -417,9 +430,9 @@ def is_state(value: object) -> TypeGuard[State[Any]]:
     return isinstance(value, State)
 
 
-def is_state_iterable(value: object) -> TypeGuard[Sequence[State[Any]]]:
-    """Whether `value` is a list, tuple or set that holds states only, and at least one."""
-    if isinstance(value, (list, tuple, set)):
-        items = cast("list[object]", value)
+def is_state_iterable(obj: object) -> TypeGuard[Sequence[State[Any]]]:
+    """Whether `obj` is a list, tuple or set that holds states only, and at least one."""
+    if isinstance(obj, (list, tuple, set)):
+        items = cast("list[object]", obj)
         return bool(items) and all(isinstance(item, State) for item in items)
     return False
