@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -21,8 +23,10 @@ from headrace.settings import process_settings, temporary_settings
 from headrace.states import State
 from headrace.transactions import transaction
 from headrace.v1.cache_pb2 import CacheEntry, CacheFilter
+from headrace.v1.run_pb2 import RUN_KIND_FLOW
 from tests.support.scripts import Script
 from tests.support.servers import ServerProcess
+from tests.support.worker_processes import until
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +264,13 @@ def test_a_scope_that_is_none_and_one_with_a_storage_for_keys() -> None:
         ServerLockManager(lease_seconds=0.5)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 HOLDER = """
 import sys
 from headrace import flow, task
@@ -319,3 +330,33 @@ def test_the_lock_of_a_killed_process_passes_on_after_its_lease(
     assert two.finish().split() == ["Completed"]
     (entry,) = entries()
     assert (entry.task_name, entry.flow_name) == ("expensive", "it")
+
+
+def test_a_server_that_was_away_longer_than_the_lease_gives_the_lock_to_nobody_else(
+    tmp_path: pathlib.Path,
+) -> None:
+    server = ServerProcess(tmp_path / "server", settings={"HEADRACE_SERVER_API_PORT": str(free_port())})
+    server.start()
+    environment = {**server.environment, "HEADRACE_API_URL": server.address}
+    one = Script(tmp_path / "one.py", HOLDER, environment)
+    one.reached("computing")
+    with temporary_settings({"api_url": server.address}):
+        with get_client(sync_client=True) as client:
+            held = client.get_lock("global/expensive")
+            two = Script(tmp_path / "two.py", HOLDER, environment)
+            # It is past its start, and about to ask for the lock.
+            until(lambda: len([run for run in client.iter_runs() if run.kind == RUN_KIND_FLOW]) == 2)
+        server.kill()
+        # Nobody hears of the lease while it runs out.
+        until(lambda: time.time() > held.expire_time.ToMicroseconds() / 1e6)
+        with server, get_client(sync_client=True) as client:
+
+            def renewed() -> bool:
+                lock = client.get_lock("global/expensive")
+                assert (lock.holder, lock.fence) == (held.holder, held.fence)
+                return lock.expire_time.ToMicroseconds() > held.expire_time.ToMicroseconds()
+
+            until(renewed)
+            one.go_on()
+            assert one.finish(60).split() == ["Completed"]
+            assert two.finish(60).split() == ["Cached"]

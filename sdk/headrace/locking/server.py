@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from headrace.client.background import offloaded, run_in_background, start_in_background
+from headrace.client.calls import backoff_seconds
 from headrace.client.lasting import lasting_client
-from headrace.core.errors import ObjectNotFound, ServiceError
+from headrace.core.errors import ObjectNotFound, ServerUnavailable, ServiceError
 from headrace.locking.leases import LEASES
 from headrace.locking.protocol import not_held
 from headrace.settings import get_current_settings
@@ -22,8 +23,10 @@ __all__ = ["ServerLockManager"]
 
 _log = logging.getLogger("headrace.locking")
 _LONGEST_KEY_BYTES: Final = 2000
-_WAIT_SECONDS: Final = 30.0
-"""So long one call waits; longer waits are several calls."""
+_WAIT_SECONDS: Final = 10.0
+"""So long one call waits; longer waits are several calls, each to wherever the server is then."""
+_GRACE_SECONDS: Final = 3.0
+"""So much longer a call may take than it waits."""
 _RELEASE_SECONDS: Final = 5.0
 """So long a release takes at most: a lease that is not renewed ends by itself."""
 
@@ -120,7 +123,7 @@ class ServerLockManager:
                     wait_seconds=wait,
                     hold_timeout_seconds=hold_timeout,
                     client=_this_process(),
-                    timeout=wait + _patience(),
+                    timeout=wait + _GRACE_SECONDS,
                 )
             if answer.acquired:
                 LEASES.keep(key, holder, answer.lock.fence, lease, hold_timeout, asked_at)
@@ -159,24 +162,36 @@ async def _holder(key: str) -> str | None:
 async def _wait(key: str, timeout: float | None) -> bool:
     async def once(wait: float) -> bool:
         async with lasting_client() as client:
-            return await client.wait_for_lock(key, wait_seconds=wait, timeout=wait + _patience())
+            return await client.wait_for_lock(key, wait_seconds=wait, timeout=wait + _GRACE_SECONDS)
 
     return await _again_until(timeout, once)
 
 
 async def _again_until(timeout: float | None, once: Callable[[float], Awaitable[bool]]) -> bool:
-    """Call with seconds to wait, again and again, until it is so or the time is up."""
+    """Call with seconds to wait, again and again, until it is so or the time is up.
+
+    A server that is away is waited for as long as for any other call.
+
+    Raises:
+        ServerUnavailable: it is away for longer, or switched off.
+    """
+    settings = get_current_settings()
     deadline = None if timeout is None else time.monotonic() + timeout
+    heard_at, failures = time.monotonic(), 0
     while True:
         left = _WAIT_SECONDS if deadline is None else max(deadline - time.monotonic(), 0.0)
-        if await once(min(left, _WAIT_SECONDS)):
-            return True
+        try:
+            if await once(min(left, _WAIT_SECONDS)):
+                return True
+            heard_at, failures = time.monotonic(), 0
+        except ServerUnavailable as error:
+            failures += 1
+            away_seconds = time.monotonic() - heard_at
+            if settings.api_url == "off" or away_seconds > settings.api_request_timeout_seconds:
+                raise
+            await asyncio.sleep(backoff_seconds(failures, error))
         if deadline is not None and time.monotonic() >= deadline:
             return False
-
-
-def _patience() -> float:
-    return get_current_settings().api_request_timeout_seconds
 
 
 def _name(key: str) -> str:
