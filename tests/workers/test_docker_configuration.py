@@ -15,10 +15,10 @@ from headrace_workers.docker.configuration import (
     DockerJobConfiguration,
     container_body,
     container_name,
-    default_image,
 )
 from headrace_workers.docker.engine import OutputLines
 from headrace_workers.docker.worker import DockerWorker
+from headrace_workers.infrastructure.images import default_image
 from headrace_workers.registry import find_worker_type
 
 

@@ -18,7 +18,14 @@ from headrace.core.job_variables import job_configuration
 from headrace.v1.worker_pb2 import WorkerCapability
 from headrace.v1.worker_service_pb2 import Assignment
 
-__all__ = ["BaseJobConfiguration", "BaseWorker", "BaseWorkerResult", "WorkerFacts", "default_template"]
+__all__ = [
+    "BaseJobConfiguration",
+    "BaseWorker",
+    "BaseWorkerResult",
+    "WorkerFacts",
+    "default_template",
+    "json_object",
+]
 
 DEFAULT_COMMAND: Final = "headrace flow-run execute"
 LABEL_PREFIX: Final = "headrace.dev/"
@@ -130,7 +137,7 @@ class BaseWorker(ABC, Generic[C]):
         """
         job = job_configuration(
             template or self.get_default_base_job_template(),
-            _as_dict(assignment.job_variables),
+            json_object(assignment.job_variables),
             context={
                 "flow": {"name": assignment.run.flow_name},
                 "flow_run": {"id": assignment.run.id, "name": assignment.run.name},
@@ -246,7 +253,7 @@ def default_template(type: str, configuration: type[BaseJobConfiguration]) -> di
     return checked
 
 
-def _as_dict(struct: Any) -> dict[str, Any]:
+def json_object(struct: Any) -> dict[str, Any]:
     """The JSON object of a struct; whole numbers are integers again."""
     found: Any = _whole(MessageToDict(struct))
     return cast("dict[str, Any]", found)

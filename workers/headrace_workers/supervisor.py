@@ -8,12 +8,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from google.protobuf.json_format import MessageToDict
-
 from headrace.core.errors import HeadraceException
 from headrace.v1.worker_service_pb2 import Assignment, PoolSnapshot
 from headrace_workers.actions import Attempt
-from headrace_workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
+from headrace_workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult, json_object
 
 __all__ = ["Listener", "Supervisor"]
 
@@ -182,8 +180,7 @@ class Supervisor:
         self.listener.removed(attempt, await self._worker.teardown(infrastructure_id))
 
     def _template(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = MessageToDict(self._pool().base_job_template)
-        return found
+        return json_object(self._pool().base_job_template)
 
     async def _cancel(self, attempt: Attempt, job: _Job, grace_seconds: float, reason: str) -> None:
         self._tell(f"Run {attempt.run_id} is being cancelled: it may take {grace_seconds:g} s to end.")

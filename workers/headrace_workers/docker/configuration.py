@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from headrace.client.channel import client_version
+from headrace_workers.infrastructure.images import default_image
 from headrace_workers.infrastructure.worker import InfrastructureJobConfiguration
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "RegistryCredentials",
     "container_body",
     "container_name",
-    "default_image",
     "parse_size",
 ]
 
@@ -93,11 +91,6 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"'{text}' is no size: give one like 512m or 2g")
     return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-def default_image() -> str:
-    """headrace's own image, of this version."""
-    return f"headrace/headrace:{client_version()}-python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class RegistryCredentials(BaseModel):

@@ -1,0 +1,1 @@
+"""The worker type `kubernetes`: each run is a job."""
