@@ -110,6 +110,10 @@ SEEDS ?= 20
 simulate: .venv/.made ## Live through seeded histories of faults in virtual time (SEEDS=100, ARGS="--first 7")
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
+MINUTES ?= 5
+chaos: .venv/.made ## Break real servers, workers and databases for a while (SEED=7 MINUTES=30)
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 bench: .venv/.made ## Measure, and print one table
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -120,4 +124,4 @@ clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs parity bench simulate rpc clean
+.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs parity bench simulate chaos rpc clean
