@@ -129,9 +129,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerEngine]:
+def engine() -> Iterator[ContainerEngine]:
     require_podman()
-    with ContainerEngine(tmp_path_factory.mktemp("engine")) as started:
+    with ContainerEngine() as started:
         yield started
 
 
