@@ -24,12 +24,10 @@ from headrace.results import ResultStore
 from headrace.states import Completed, StateGroup
 from headrace.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 from headrace.transactions import atransaction, transaction
-from tests.parity.absent import ABSENT
+from tests.parity.absent import ABSENT, OTHER_DEFAULTS
 from tests.support.recorders import MemoryRecorder
 
-PUBLIC: dict[str, dict[str, list[str]]] = json.loads(
-    (pathlib.Path(__file__).parent / "public.json").read_text()
-)
+PUBLIC: dict[str, dict[str, Any]] = json.loads((pathlib.Path(__file__).parent / "public.json").read_text())
 
 
 @pytest.fixture
@@ -89,6 +87,22 @@ def test_keywords() -> None:
         if lacks != NOTHING:
             wrong[path] = lacks
     assert wrong == {}
+
+
+def test_defaults() -> None:
+    """Of keywords that are here and there, where both are plain values."""
+    found: dict[str, list[Any]] = {}
+    for path, offered in PUBLIC["keywords"].items():
+        function = called(path)
+        if function is None:
+            continue
+        ours = inspect.signature(function.__init__ if inspect.isclass(function) else function).parameters
+        for name, theirs in offered.items():
+            default = ours[name].default if name in ours else inspect.Parameter.empty
+            is_plain = default is None or isinstance(default, (bool, int, float, str))
+            if theirs != "?" and is_plain and (default, type(default)) != (theirs, type(theirs)):
+                found[f"{path} {name}"] = [theirs, default]
+    assert found == OTHER_DEFAULTS
 
 
 def test_members(recorder: MemoryRecorder) -> None:

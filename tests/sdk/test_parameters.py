@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import enum
+import importlib
 import json
+import textwrap
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -430,3 +432,27 @@ def test_the_schema_of_the_parameters(kind: str) -> None:
     assert schema["definitions"]["Model"]["properties"]["x"]["type"] == "integer"
     assert (properties["c"]["const"], properties["c"]["default"]) == ("x", "x")
     assert properties["d"] == {"title": "d", "position": 3, "default": None}
+
+
+def test_a_class_that_comes_later(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotations are looked at when the flow is called first: by then the module is whole."""
+    module = f"coming_later_{len(kind)}"
+    code = f"""
+        from __future__ import annotations
+        import pydantic
+        from headrace import flow
+
+        @flow
+        {kind} made(one: Later, more: list[Later] | None = None) -> list[int]:
+            return [later.number for later in (one, *(more or ()))]
+
+        class Later(pydantic.BaseModel):
+            number: int
+        """
+    (tmp_path / f"{module}.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    made: Any = importlib.import_module(module).made
+    assert call(made, {"number": "3"}, [{"number": 4}]) == [3, 4]
+    assert made.parameters["properties"].keys() == {"one", "more"}
+    with pytest.raises(ParameterTypeError, match="number"):
+        call(made, {"number": "three"})

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+import uvloop
 
 from headrace import flow, task
 from headrace.context import FlowRunContext, get_run_context
@@ -161,3 +162,44 @@ def test_the_traceback_is_short(recorder: MemoryRecorder) -> None:
     names = [entry.name for entry in caught.traceback]
     assert len(names) <= 14
     assert names[-1] == "bad"
+
+
+def test_on_another_kind_of_event_loop(recorder: MemoryRecorder) -> None:
+    async_step, step = task(of_kind("async def", add)), task(add)
+
+    @task(timeout_seconds=0.05)
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    @flow
+    async def everything() -> list[Any]:
+        assert type(asyncio.get_running_loop()) is uvloop.Loop
+        gathered = await asyncio.gather(*[async_step(number) for number in range(3)])
+        submitted = [step.submit(gathered[0]), async_step.submit(gathered[1])]
+        cut = await slow(return_state=True)
+        return [gathered, *(future.result() for future in submitted), cut.name, step(7)]
+
+    async def twice() -> list[Any]:
+        return await asyncio.gather(everything(), everything())
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(twice()) == [[[1, 2, 3], 2, 3, "TimedOut", 8]] * 2
+
+
+def test_cancelled_on_another_kind_of_event_loop(recorder: MemoryRecorder) -> None:
+    begun = asyncio.Event()
+
+    @flow(name="waits")
+    async def waits() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def cancel() -> None:
+        running = asyncio.ensure_future(waits())
+        await begun.wait()
+        running.cancel()
+        await running
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(asyncio.CancelledError):
+        runner.run(cancel())
+    assert recorder.the("waits").names[-1] == "Crashed"

@@ -43,14 +43,19 @@ def names_of(module: object, name: str) -> list[str]:
     return sorted(one for one in listed if not one.startswith("_") and len(one) > 1)
 
 
-def keywords_of(value: object) -> list[str]:
-    """The parameters of a function, or of making an instance."""
+def keywords_of(value: object) -> dict[str, object]:
+    """The parameters of a function, or of making an instance, and their defaults where JSON can say them."""
     try:
         parameters = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):
-        return []
+        return {}
     named = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    return [one.name.lstrip("_") for one in named if one.name not in ("self", "cls")]
+    return {one.name.lstrip("_"): default_of(one) for one in named if one.name not in ("self", "cls")}
+
+
+def default_of(parameter: inspect.Parameter) -> object:
+    default = parameter.default
+    return default if default is None or isinstance(default, (bool, int, float, str)) else "?"
 
 
 def members_of(cls: type) -> list[str]:
