@@ -113,6 +113,7 @@ async def test_what_is_written_without_the_lock_any_more_is_refused(cache: Headr
     assert await cache.look_up_cache_entry("k") == kept
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_makes_no_sense_is_refused(cache: HeadraceClient) -> None:
     inline = entry("k")
     inline.result.inline = b"3"

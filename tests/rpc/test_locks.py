@@ -99,6 +99,7 @@ async def test_a_lease_that_nobody_renews_ends(locks: HeadraceClient) -> None:
     assert [lock.key async for lock in locks.iter_locks("o")] == ["other"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_makes_no_sense_is_refused(locks: HeadraceClient) -> None:
     for call, field in (
         (locks.acquire_lock("", "a", lease_seconds=1), "key"),
@@ -114,6 +115,7 @@ async def test_what_makes_no_sense_is_refused(locks: HeadraceClient) -> None:
         assert [violation.field for violation in caught.value.violations] == [field]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_nobody_waits_in_a_server_that_stops(locks: HeadraceClient, client: Client) -> None:
     await acquired(locks, "a")
     request = WaitForLockRequest(key="k")

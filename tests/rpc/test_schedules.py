@@ -73,6 +73,42 @@ async def test_the_life_of_a_schedule(client: Client, deployment: DeploymentRow)
     assert await refused(calls.GetSchedule(pb.GetScheduleRequest(schedule_id=made.id))) == ("NOT_FOUND", [])
 
 
+async def test_parameters_of_a_schedule_fit_the_flow(client: Client) -> None:
+    schema = {"type": "object", "properties": {"day": {"type": "string"}, "n": {"type": "integer"}}}
+    wanted = Deployment(
+        flow_name="etl",
+        name="d",
+        parameter_schema=json.dumps(schema | {"required": ["day"]}),
+        parameters=json.dumps({"day": "monday"}),
+    )
+    apply = ApplyDeploymentRequest(deployment=wanted)
+    deployment = (await client.deployments.ApplyDeployment(apply)).deployment
+
+    def creating(parameters: str) -> Any:
+        schedule = cron("0 9 * * *", deployment_id=deployment.id, parameters=parameters)
+        return client.schedules.CreateSchedule(pb.CreateScheduleRequest(schedule=schedule))
+
+    async def wrong(call: Any) -> list[str]:
+        code, fields = await refused(call)
+        assert code == "INVALID_ARGUMENT"
+        return fields
+
+    assert await wrong(creating('{"n": "three"}')) == ["schedule.parameters.n"]
+    assert await wrong(creating('{"dya": "friday"}')) == ["schedule.parameters.dya"]
+    assert await wrong(creating("[1]")) == ["schedule.parameters"]
+    made = (await creating('{"n": 3}')).schedule
+    changed = pb.UpdateScheduleRequest(schedule=cron("0 9 * * *", id=made.id, parameters='{"n": null}'))
+    changed.update_mask.paths.append("parameters")
+    assert await wrong(client.schedules.UpdateSchedule(changed)) == ["schedule.parameters.n"]
+    changed.schedule.parameters = '{"n": 4}'
+    assert (await client.schedules.UpdateSchedule(changed)).schedule.parameters == '{"n": 4}'
+    apply.deployment.schedules.append(cron("0 9 * * *", parameters='{"n": "three"}'))
+    assert await wrong(client.deployments.ApplyDeployment(apply)) == ["deployment.schedules[0].parameters.n"]
+    apply.deployment.skip_parameter_check = True
+    await client.deployments.ApplyDeployment(apply)
+    await creating('{"n": "three"}')
+
+
 async def test_a_preview_of_what_is_only_thought_of(client: Client) -> None:
     request = pb.PreviewScheduleRequest(definition=cron("30 2 * * *"), count=3)
     request.definition.cron.timezone = "America/New_York"

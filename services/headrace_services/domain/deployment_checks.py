@@ -20,7 +20,7 @@ from headrace_services.domain.run_parameters import (
 from headrace_services.domain.schema_checks import parse_schema
 from headrace_services.domain.structs import whole_numbers
 
-__all__ = ["FAIRNESS_ROOTS", "deployment_violations", "job_variables_of"]
+__all__ = ["FAIRNESS_ROOTS", "deployment_violations", "job_variables_of", "schedule_violations"]
 
 FAIRNESS_ROOTS: Final = ("parameters", "tags", "labels")
 """What a fairness key may be made of."""
@@ -58,6 +58,8 @@ def _violations(deployment: Deployment, template: Mapping[str, Any] | None) -> I
             "entrypoint", "must be like 'file.py:function', 'package.module:function' or 'package.function'"
         )
     yield from _parameters(deployment)
+    for index, schedule in enumerate(deployment.schedules):
+        yield from schedule_violations(deployment, schedule.parameters, f"schedules[{index}]")
     if deployment.HasField("pull_steps"):
         yield from _pull_steps(deployment.pull_steps)
     if deployment.work_queue and not deployment.work_pool:
@@ -85,6 +87,27 @@ def _parameters(deployment: Deployment) -> Iterator[FieldViolation]:
         return
     if not schema.faults and not deployment.skip_parameter_check:
         yield from parameter_violations(given, deployment.parameter_schema, complete=False)
+
+
+def schedule_violations(deployment: Deployment, parameters: str, field: str) -> Iterator[FieldViolation]:
+    """What in the parameters of a schedule does not fit the schema of its deployment.
+
+    Those that are required may still come from elsewhere: from what the deployment is to be, say.
+
+    Args:
+        deployment: that the schedule belongs to.
+        parameters: JSON text.
+        field: of the schedule, e.g. "schedule".
+    """
+    try:
+        given = hydrated(json_object(parameters, f"{field}.parameters"), f"{field}.parameters")
+    except ParametersInvalid as error:
+        yield from error.violations
+        return
+    if deployment.skip_parameter_check or parse_schema(deployment.parameter_schema).faults:
+        return
+    for wrong in parameter_violations(given, deployment.parameter_schema, complete=False):
+        yield FieldViolation(f"{field}.{wrong.field}", wrong.description)
 
 
 def _pull_steps(pull_steps: PullSteps) -> Iterator[FieldViolation]:

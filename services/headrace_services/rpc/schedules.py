@@ -11,9 +11,13 @@ from headrace.core.errors import FieldsInvalid, ObjectNotFound
 from headrace.core.schedules import next_fires
 from headrace.core.schedules.messages import timing_of
 from headrace.v1 import schedule_service_pb2 as pb
+from headrace.v1.deployment_service_pb2 import DeploymentKey
 from headrace.v1.schedule_pb2 import Schedule
+from headrace_services.domain.deployment_checks import schedule_violations
+from headrace_services.domain.run_parameters import invalid
 from headrace_services.rpc.call import Call
 from headrace_services.storage.database import Database
+from headrace_services.storage.deployment_codec import declared
 from headrace_services.storage.schedule_changes import (
     CreateSchedule,
     DeleteSchedule,
@@ -40,6 +44,7 @@ class ScheduleService:
     def __init__(self, database: Database, clock: Clock, changed: Callable[[], None]) -> None:
         self._writer = database.writer
         self._reader = database.reader.schedules
+        self._deployments = database.reader.deployments
         self._clock = clock
         self._changed = changed
 
@@ -50,6 +55,7 @@ class ScheduleService:
             raise FieldsInvalid.of("schedule.deployment_id", "must be set")
         # Finding out that a rule never fires can take a while: not on the event loop, nor in a transaction.
         await asyncio.to_thread(checked_spec, request.schedule, self._clock.now())
+        await self._check_parameters(request.schedule.deployment_id, request.schedule)
         schedule = await self._writer.do(CreateSchedule(request.schedule, request.request_id, call.principal))
         self._changed()
         return pb.CreateScheduleResponse(schedule=schedule)
@@ -73,9 +79,24 @@ class ScheduleService:
             raise FieldsInvalid.of("update_mask", "must name the fields to change")
         if request.schedule.WhichOneof("timing") in paths:
             await asyncio.to_thread(checked_spec, request.schedule, self._clock.now())
+        if "parameters" in paths:
+            stored = await self._reader.get(request.schedule.id)
+            await self._check_parameters(stored.deployment_id, request.schedule)
         schedule = await self._writer.do(UpdateSchedule(request.schedule, paths))
         self._changed()
         return pb.UpdateScheduleResponse(schedule=schedule)
+
+    async def _check_parameters(self, deployment_id: str, schedule: Schedule) -> None:
+        """See that the flow takes the parameters of a schedule.
+
+        Raises:
+            ParametersInvalid: it does not; every problem has its path.
+            ObjectNotFound: there is no such deployment.
+        """
+        said = declared(await self._deployments.row(DeploymentKey(id=deployment_id)))
+        wrong = list(schedule_violations(said, schedule.parameters, "schedule"))
+        if wrong:
+            raise invalid(wrong, parameters=True)
 
     async def DeleteSchedule(
         self, request: pb.DeleteScheduleRequest, call: Call
