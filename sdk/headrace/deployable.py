@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from headrace.deployments.sources import FlowSource, Source
+    from headrace.docker import DockerImage
     from headrace.flows import Flow
     from headrace.runner import ConcurrencyLimitConfig, EntrypointType, Intervals, RunnerDeployment, Texts
     from headrace.schedules import Schedule
@@ -174,6 +175,9 @@ class Deployable:
         work_queue_name: str | None = None,
         job_variables: Mapping[str, Any] | None = None,
         entrypoint_type: EntrypointType = "file",
+        image: str | DockerImage | None = None,
+        build: bool = True,
+        push: bool = True,
         print_next_steps: bool = True,
         ignore_warnings: bool = False,
     ) -> str:
@@ -200,7 +204,12 @@ class Deployable:
             entrypoint_type=entrypoint_type,
         )
         [deployment_id] = await adeploy(
-            deployment, print_next_steps_message=print_next_steps, ignore_warnings=ignore_warnings
+            deployment,
+            image=image,
+            build=build,
+            push=push,
+            print_next_steps_message=print_next_steps,
+            ignore_warnings=ignore_warnings,
         )
         return deployment_id
 
@@ -224,6 +233,9 @@ class Deployable:
         work_queue_name: str | None = None,
         job_variables: Mapping[str, Any] | None = None,
         entrypoint_type: EntrypointType = "file",
+        image: str | DockerImage | None = None,
+        build: bool = True,
+        push: bool = True,
         print_next_steps: bool = True,
         ignore_warnings: bool = False,
     ) -> str:
@@ -236,6 +248,10 @@ class Deployable:
             name: unique for the flow.
             work_pool_name: whose workers run it; default: setting `default_work_pool_name`.
             interval: as of `to_deployment`, as are all options that are not named here.
+            image: that runs are started in, built of the files of the current folder; None: whatever the job
+                variables or the pool say.
+            build: build the image, by the container engine of this machine; else it is taken as it is.
+            push: push an image that was built, for workers of other machines.
             print_next_steps: say on standard error what there is now, and how to run it.
             ignore_warnings: take the file for a pool whose workers may not see the files of this machine.
 
@@ -248,6 +264,7 @@ class Deployable:
             ValueError: the pool's workers could not find the flow, its storage has credentials that would be
                 recorded, or more than one kind of schedule is given.
             ParametersInvalid: parameters do not fit the flow.
+            ImageFailed: the image cannot be built or pushed.
             ServerUnavailable: there is no server, and none can be started.
         """
         from headrace.execution.background import dispatched
@@ -271,6 +288,9 @@ class Deployable:
                 work_queue_name=work_queue_name,
                 job_variables=job_variables,
                 entrypoint_type=entrypoint_type,
+                image=image,
+                build=build,
+                push=push,
                 print_next_steps=print_next_steps,
                 ignore_warnings=ignore_warnings,
             )

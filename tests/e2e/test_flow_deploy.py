@@ -221,4 +221,4 @@ def test_credentials_are_not_recorded() -> None:
 
 
 def test_options_that_there_are_not_are_no_options() -> None:
-    assert not {"image", "build", "push", "triggers"} & set(inspect.signature(here.deploy).parameters)
+    assert "triggers" not in inspect.signature(here.deploy).parameters

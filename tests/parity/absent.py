@@ -18,7 +18,6 @@ _LIMITS: Final = "about a service that limits how many objects there may be: her
 _PYDANTIC: Final = "comes with the base class of Prefect's schemas"
 _STATES: Final = "states are made by the engine, and by the constructors of `headrace.states`"
 _INPUTS: Final = "inputs are sent and received; how they are stored is the server's affair"
-_IMAGES: Final = "images are built elsewhere, and named in `job_variables`"
 _ASKED: Final = "the attribute is read: `runtime.flow_run.name`, not `get_name()`"
 _CONTEXT: Final = "the settings in force are asked for: `get_current_settings()`, `SettingsContext.get()`"
 _TESTS: Final = "for Prefect's own tests"
@@ -225,17 +224,7 @@ ABSENT: Final[dict[str, dict[str, str]]] = {
             _CONTEXT,
         ),
     },
-    "keywords of headrace.deploy": {
-        **dict.fromkeys(
-            ["build", "image", "push"],
-            _IMAGES,
-        ),
-    },
     "keywords of headrace.flows.Flow.adeploy": {
-        **dict.fromkeys(
-            ["build", "image", "push"],
-            _IMAGES,
-        ),
         **dict.fromkeys(
             ["sla", "triggers"],
             _LATER,
@@ -243,10 +232,6 @@ ABSENT: Final[dict[str, dict[str, str]]] = {
         "version_type": _INSIDE,
     },
     "keywords of headrace.flows.Flow.deploy": {
-        **dict.fromkeys(
-            ["build", "image", "push"],
-            _IMAGES,
-        ),
         **dict.fromkeys(
             ["sla", "triggers"],
             _LATER,

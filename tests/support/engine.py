@@ -44,12 +44,22 @@ def require_podman() -> None:
 
 
 class ContainerEngine:
-    """One engine with a store of its own; at its end nothing is left."""
+    """One engine with a store of its own; at its end nothing is left.
 
-    def __init__(self) -> None:
+    Args:
+        plain_registry: `host:port` of a registry that speaks plain HTTP.
+    """
+
+    def __init__(self, plain_registry: str = "") -> None:
         # Not below the folders of the tests: podman takes paths of at most 50 characters.
         self._folder = folder = pathlib.Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
-        self._environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
+        self._environment = {
+            **os.environ,
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
+            "BUILDAH_ISOLATION": "chroot",
+        }
+        self._plain_registry = plain_registry
         self._service: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,6 +113,8 @@ class ContainerEngine:
 
     def __enter__(self) -> Self:
         (self._folder / "containers.conf").write_text(_CONFIGURATION.format(folder=self._folder))
+        location = f'[[registry]]\nlocation = "{self._plain_registry}"\ninsecure = true\n'
+        (self._folder / "registries.conf").write_text(location if self._plain_registry else "")
         archive = self._folder / "empty.tar"
         with tarfile.open(archive, "w") as tar:
             for name in _FOLDERS:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from headrace.core.ids import new_id
+from headrace.docker.names import default_image
 from headrace.v1.run_pb2 import AttemptRef, Run
 from headrace.v1.worker_service_pb2 import Assignment
 from headrace_workers.base import WorkerFacts
@@ -18,7 +19,6 @@ from headrace_workers.docker.configuration import (
 )
 from headrace_workers.docker.engine import OutputLines
 from headrace_workers.docker.worker import DockerWorker
-from headrace_workers.infrastructure.images import default_image
 from headrace_workers.registry import find_worker_type
 
 

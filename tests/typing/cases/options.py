@@ -38,7 +38,8 @@ reveal_type(add.with_options(idempotent=False)(1))  # R: int
 reveal_type(now())  # R: datetime
 reveal_type(random())  # R: float
 reveal_type(total.deploy("nightly", "default", cron="0 2 * * *"))  # R: str
-total.deploy("nightly", image="shop:7")  # E: no such option
+reveal_type(total.deploy("nightly", image="shop:7", build=False))  # R: str
+total.deploy("nightly", image=7)  # E: a name, or a DockerImage
 reveal_type(flow.from_source("https://example.org/shop.git", "flows.py:f").name)  # R: str
 flow.from_source("flows")  # E: no entrypoint
 

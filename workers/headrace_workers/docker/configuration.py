@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from headrace_workers.infrastructure.images import default_image
+from headrace.docker.names import default_image, registry_of
 from headrace_workers.infrastructure.worker import InfrastructureJobConfiguration
 
 __all__ = [
@@ -118,9 +118,7 @@ class RegistryCredentials(BaseModel):
 
     def as_auth(self, image: str) -> dict[str, str]:
         """As the engine takes it."""
-        host, slash, _ = image.partition("/")
-        is_host = bool(slash) and ("." in host or ":" in host or host == "localhost")
-        registry = self.registry or (host if is_host else "docker.io")
+        registry = self.registry or registry_of(image)
         return {"username": self.username, "password": self.password, "serveraddress": registry}
 
 
@@ -253,9 +251,8 @@ def _more_options(given: Mapping[str, Any]) -> dict[str, Any]:
         if name[:1].isupper():
             body = _merged(body, {name: value})
         elif name == "extra_hosts":
-            hosts = cast("Any", value)
-            is_named = isinstance(value, Mapping)
-            listed = [f"{host}:{hosts[host]}" for host in hosts] if is_named else [str(one) for one in hosts]
+            is_named = hasattr(value, "items")
+            listed = [f"{host}:{value[host]}" for host in value] if is_named else [str(one) for one in value]
             body = _merged(body, {"HostConfig": {"ExtraHosts": listed}})
         elif name in _OPTIONS:
             section, option = _OPTIONS[name]

@@ -1,4 +1,4 @@
-"""The engine: how it is reached, what its errors mean, and the output of containers as it keeps it."""
+"""What errors of the engine mean for a container, and the output of containers as the engine keeps it."""
 
 from __future__ import annotations
 
@@ -9,46 +9,22 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import aiodocker
 import aiohttp
 from aiodocker.exceptions import DockerError
 
-from headrace.core.errors import ConfigurationError
 from headrace.core.limits import LOG_MESSAGE_BYTES
+from headrace.docker.engine import engine_error
 from headrace_workers.infrastructure.output import LogLine
 from headrace_workers.infrastructure.worker import EngineUnavailable, InfrastructureGone
 
-__all__ = ["OutputLines", "answers", "open_engine", "read_output"]
+__all__ = ["OutputLines", "answers", "read_output"]
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=60.0, sock_connect=10.0)
 _ENDLESS: Final = aiohttp.ClientTimeout(sock_connect=10.0)
 _NOT_FOUND: Final = 404
 _SERVER_ERRORS: Final = 500
 _FRAME: Final = struct.Struct(">BxxxL")
 _STDERR: Final = 2
 _CHUNK_BYTES: Final = 64 * 1024
-
-
-async def open_engine() -> Any:
-    """The engine that the environment names: DOCKER_HOST, a Docker context, or the usual sockets.
-
-    Raises:
-        ConfigurationError: there is none, or it does not answer.
-    """
-    try:
-        engine: Any = aiodocker.Docker(timeout=_TIMEOUT)
-    except (AssertionError, ValueError, OSError) as error:
-        raise ConfigurationError(
-            f"There is no container engine: start Docker, or set DOCKER_HOST. {error}".strip()
-        ) from None
-    # Each container takes up two connections for as long as it runs.
-    engine.session.connector._limit = 0
-    try:
-        await engine.version()
-    except (DockerError, aiohttp.ClientError, TimeoutError) as error:
-        await engine.close()
-        raise ConfigurationError(f"The container engine does not answer: {_words(error)}") from None
-    return engine
 
 
 @contextlib.contextmanager
@@ -65,15 +41,10 @@ def answers(container_id: str) -> Iterator[None]:
         if error.status == _NOT_FOUND:
             raise InfrastructureGone(f"The container {container_id[:12]} is not there any more.") from None
         if error.status >= _SERVER_ERRORS:
-            raise EngineUnavailable(f"The container engine does not answer: {_words(error)}") from None
+            raise EngineUnavailable(f"The container engine does not answer: {engine_error(error)}") from None
         raise
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-        raise EngineUnavailable(f"The container engine does not answer: {_words(error)}") from None
-
-
-def _words(error: BaseException) -> str:
-    text = error.message if isinstance(error, DockerError) else str(error)
-    return text or type(error).__name__
+        raise EngineUnavailable(f"The container engine does not answer: {engine_error(error)}") from None
 
 
 async def read_output(

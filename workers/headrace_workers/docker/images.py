@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiodocker.exceptions import DockerError
 
 from headrace.core.errors import HeadraceException
+from headrace.docker.engine import registry_auth
 from headrace_workers.docker.configuration import DockerJobConfiguration
 
 __all__ = ["ImageUnavailable", "provide_image"]
@@ -38,7 +39,7 @@ async def provide_image(
     credentials = configuration.registry_credentials
     tell(f"Pulling the image {image}.")
     try:
-        await _pull(engine, image, credentials.as_auth(image) if credentials else None)
+        await _pull(engine, image, credentials.as_auth(image) if credentials else registry_auth(image))
     except DockerError as error:
         if policy == "IfPossible" and await _is_there(engine, image):
             return

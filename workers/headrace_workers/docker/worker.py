@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 
 from aiodocker.exceptions import DockerError
 
+from headrace.docker.engine import open_engine
 from headrace.v1.worker_service_pb2 import Assignment
 from headrace_workers.actions import FoundInfrastructure
 from headrace_workers.docker.configuration import (
@@ -17,7 +18,7 @@ from headrace_workers.docker.configuration import (
     container_body,
     container_name,
 )
-from headrace_workers.docker.engine import answers, open_engine, read_output
+from headrace_workers.docker.engine import answers, read_output
 from headrace_workers.docker.images import provide_image
 from headrace_workers.infrastructure.labels import WORK_POOL, attempt_of
 from headrace_workers.infrastructure.output import LogLine

@@ -7,9 +7,9 @@ import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
+from headrace.docker.names import default_image
 from headrace.v1.worker_service_pb2 import Assignment
 from headrace_workers.actions import FoundInfrastructure
-from headrace_workers.infrastructure.images import default_image
 from headrace_workers.infrastructure.labels import WORK_POOL, attempt_of
 from headrace_workers.infrastructure.output import LogLine
 from headrace_workers.infrastructure.worker import (
