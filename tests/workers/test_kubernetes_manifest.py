@@ -352,5 +352,7 @@ def test_lines_with_their_times() -> None:
     line = parse_line(b"2026-01-31T12:00:00.5Z a b")
     assert (line.text, line.time_ns) == ("a b", 1769860800_500000000)
     assert parse_line(b"2026-01-31T12:00:00.123456789Z ").text == ""
+    elsewhere = parse_line(b"2026-01-31T13:30:00.500000000+01:30 a b")
+    assert (elsewhere.text, elsewhere.time_ns) == (line.text, line.time_ns)
     odd = parse_line(b"no time \xff")
     assert (odd.text, odd.time_ns) == ("no time \\xff", None)

@@ -30,6 +30,7 @@ from headrace_workers.kubernetes.failures import Refused
 from headrace_workers.registry import find_worker_type
 from tests.support.kubernetes import StubCluster
 from tests.support.kubernetes.bench import Bench, assigned, bench_on, eventually
+from tests.support.kubernetes.cluster import TOKEN
 from tests.support.kubernetes.server import read_rules
 from tests.support.tools import ROOT
 from tests.support.worker_processes import is_running
@@ -305,6 +306,28 @@ async def test_credentials_that_are_not_good_any_more(bench: Bench) -> None:
     config["users"][0]["user"]["token"] = "stale"
     with pytest.raises(Refused, match="does not accept the worker's credentials"):
         await bench.hand("true", cluster_config=config)
+
+
+async def test_credentials_that_end_are_asked_for_again(bench: Bench, tmp_path: pathlib.Path) -> None:
+    given = tmp_path / "token"
+    program = tmp_path / "credentials"
+    kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+    program.write_text(f"#!/bin/sh\necho x >> {tmp_path}/asked\ncat {given}\n")
+    program.chmod(0o755)
+    given.write_text(json.dumps({**kind, "status": {"token": "stale"}}))
+    config = bench.cluster.kubeconfig()
+    config["users"][0]["user"] = {"exec": {"apiVersion": kind["apiVersion"], "command": str(program)}}
+    cluster = await connect(config)
+    try:
+        with pytest.raises(Refused, match="does not accept the worker's credentials"):
+            await cluster.list_all("pods", "default")
+        given.write_text(json.dumps({**kind, "status": {"token": TOKEN}}))
+        await asyncio.gather(*(cluster.list_all("pods", "default") for _ in range(5)))
+        await cluster.list_all("pods", "default")
+    finally:
+        await cluster.close()
+    # At first, after the refusal, and once for all the others.
+    assert (tmp_path / "asked").read_text() == "x\n" * 3
 
 
 # Ending it

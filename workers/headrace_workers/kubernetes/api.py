@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -26,6 +28,7 @@ WATCH_SECONDS: Final = 120
 """After this time a watch is ended by the server, and asked for again."""
 SILENCE_SECONDS: Final = 30.0
 """How much longer than that nothing may be heard before the connection is given up."""
+_log = logging.getLogger("headrace.worker")
 _PAGE: Final = 500
 _config: Any = kubernetes_config  # it has no types of its own
 _GROUPS: Final = {"jobs": "batch"}
@@ -42,10 +45,15 @@ class Cluster:
     Args:
         client: knows address and credentials.
         namespace: that the account has for its own; empty: none is known.
+        renew: gets the client new credentials, where they are of a kind that ends.
     """
 
-    def __init__(self, client: ApiClient, namespace: str) -> None:
+    def __init__(
+        self, client: ApiClient, namespace: str, renew: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._client: Any = client
+        self._renew = renew
+        self._renewing = asyncio.Lock()
         self.namespace = namespace
 
     async def close(self) -> None:
@@ -166,8 +174,9 @@ class Cluster:
         method = {"create": "POST", "delete": "DELETE", "patch": "PATCH"}.get(verb, "GET")
         total = REQUEST_SECONDS if silence_seconds is None else None
         patch = {"Content-Type": "application/merge-patch+json"} if verb == "patch" else {}
-        try:
-            answer: Any = await self._client.call_api(
+
+        async def ask() -> aiohttp.ClientResponse:
+            answer: aiohttp.ClientResponse = await self._client.call_api(
                 _path(resource, namespace, name),
                 method,
                 query_params=[(key, text) for key, text in (query or {}).items() if text],
@@ -179,7 +188,15 @@ class Cluster:
                     total=total, sock_connect=REQUEST_SECONDS, sock_read=silence_seconds
                 ),
             )
-            async with cast("aiohttp.ClientResponse", answer) as response:
+            return answer
+
+        try:
+            token = self._token
+            answer = await ask()
+            if answer.status == 401 and await self._has_renewed(token):
+                answer.release()
+                answer = await ask()
+            async with answer as response:
                 if response.status >= 400:
                     status = _status(await response.read())
                     raise self._refused(response.status, status, verb, resource, namespace)
@@ -188,6 +205,22 @@ class Cluster:
             words = str(error) or type(error).__name__
             host = self._client.configuration.host
             raise EngineUnavailable(f"The cluster at {host} does not answer: {words}.") from error
+
+    @property
+    def _token(self) -> object:
+        return self._client.configuration.api_key.get("BearerToken")
+
+    async def _has_renewed(self, refused: object) -> bool:
+        """Whether there is another token by now than the one that was refused."""
+        if self._renew is None:
+            return False
+        async with self._renewing:
+            if self._token == refused:
+                try:
+                    await self._renew()
+                except Exception as error:  # of whichever program gives credentials
+                    _log.warning("The credentials cannot be renewed: %s", error)
+        return self._token != refused
 
     def _refused(
         self, code: int, status: Object, verb: str, resource: str, namespace: str
@@ -253,4 +286,4 @@ async def connect(kubeconfig: Mapping[str, Any] | None) -> Cluster:
             f"{where}: {error}. Run the worker in the cluster, set KUBECONFIG, or give a `cluster_config`."
         ) from error
     namespace = part(loader.current_context, "context").get("namespace")
-    return Cluster(ApiClient(account), str(namespace or ""))
+    return Cluster(ApiClient(account), str(namespace or ""), lambda: loader.load_and_set(account))

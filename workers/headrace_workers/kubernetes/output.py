@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import Final
 
 from headrace_workers.infrastructure.output import LogLine
 from headrace_workers.infrastructure.worker import EngineUnavailable
@@ -15,8 +17,13 @@ from headrace_workers.kubernetes.view import View
 
 __all__ = ["follow_job", "parse_line"]
 
-_LOOK_AGAIN_SECONDS = 2.0
+_LOOK_AGAIN_SECONDS: Final = 2.0
 """A log that has ended while the pod runs is asked for again after this time."""
+_TIMED: Final = re.compile(
+    r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d) "
+    r"(?P<text>.*)",
+    re.DOTALL,
+)
 
 
 async def follow_job(
@@ -106,12 +113,11 @@ def _second(since_ns: int | None) -> str:
 
 
 def parse_line(raw: bytes) -> LogLine:
-    """A line of a log with times: `2026-01-31T12:00:00.123456789Z text`."""
-    time, _, text = raw.decode(errors="backslashreplace").partition(" ")
-    whole, _, rest = time.removesuffix("Z").partition(".")
-    try:
-        seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC)
-        nanos = int(rest[:9].ljust(9, "0")) if rest else 0
-    except ValueError:
-        return LogLine(raw.decode(errors="backslashreplace"))
-    return LogLine(text.rstrip("\r"), time_ns=int(seconds.timestamp()) * 10**9 + nanos)
+    """A line of a log with times, `2026-01-31T12:00:00.123456789Z text`, in the time zone of its node."""
+    line = raw.decode(errors="backslashreplace")
+    found = _TIMED.fullmatch(line)
+    if found is None:
+        return LogLine(line)
+    second = datetime.fromisoformat(found["second"] + found["zone"].replace("Z", "+00:00"))
+    nanos = int((found["fraction"] or "0")[:9].ljust(9, "0"))
+    return LogLine(found["text"].rstrip("\r"), time_ns=int(second.timestamp()) * 10**9 + nanos)

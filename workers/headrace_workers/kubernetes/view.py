@@ -20,6 +20,7 @@ _REMEMBERED: Final = 1000
 """Objects that are gone, and whose last status is kept."""
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 30.0
+_SHORT_SECONDS: Final = 1.0
 
 
 class _Mirror:
@@ -81,6 +82,7 @@ class _Mirror:
         self._changed(None)
 
     async def _watch(self) -> None:
+        began = asyncio.get_running_loop().time()
         watch = self._cluster.watch(self._resource, self._namespace, self._version, labels=self._labels)
         async with aclosing(watch) as events:
             async for event in events:
@@ -95,6 +97,9 @@ class _Mirror:
                 else:
                     self.items[item["metadata"]["uid"]] = item
                 self._changed(item)
+        if asyncio.get_running_loop().time() - began < _SHORT_SECONDS:
+            # Whoever is in between may end each watch at once.
+            await asyncio.sleep(_FIRST_PAUSE_SECONDS)
 
     def _remove(self, item: Object) -> None:
         self.removed[item["metadata"]["uid"]] = item
