@@ -98,6 +98,24 @@ def test_a_preview_of_what_exists(run: Run, deployment: str) -> None:
     assert fires[0]["local_time"] == "Thu 2026-01-01 09:00:00 JST"
 
 
+def test_the_next_runs_of_all_schedules(run: Run, server: ServerProcess, deployment: str) -> None:
+    anchor = ("--anchor-date", "2026-01-01T00:00")
+    run("create", deployment, "--interval", "PT2H", *anchor, "--slug", "even")
+    run("create", deployment, "--interval", "PT3H", *anchor, "--slug", "third")
+    run("create", deployment, "--interval", "PT1H", *anchor, "--slug", "paused", "--paused")
+    found = json.loads(run("upcoming", "-d", deployment, "-n", "6", "-o", "json").out)
+    times = [fire["fire_time"] for fire in found]
+    assert len(times) == 6 and times == sorted(times)
+    hours = [(int(fire["fire_time"][11:13]), fire["slug"]) for fire in found]
+    assert all(hour % (2 if slug == "even" else 3) == 0 for hour, slug in hours)
+    assert {slug for _, slug in hours} == {"even", "third"}
+    shown = run("upcoming", "-d", deployment, "-n", "2").out
+    assert shown.split()[:4] == ["TIME", "IN", "DEPLOYMENT", "SCHEDULE"] and deployment in shown
+    with temporary_settings({"api_url": server.address}), get_client(sync_client=True) as client:
+        client.pause_deployment(deployment)
+    assert "No schedule is going to make a run" in run("upcoming", "-d", deployment).err
+
+
 def test_a_preview_needs_no_server(cli: Cli) -> None:
     answer = cli(
         "schedule", "preview", "--cron", "0 9 * * MON", "--after", "2026-01-01", "-n", "2", "-o", "jsonl"

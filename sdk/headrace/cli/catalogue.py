@@ -139,6 +139,7 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         "schedules",
         "Schedules: when runs of deployments are made.",
         ls="List schedules, oldest first.",
+        upcoming="List the next runs of all schedules, soonest first.",
         inspect="Show everything about one schedule, and its next fires.",
         create="Make a schedule of a deployment.",
         preview="Show when a schedule fires: one that exists, or one that is only thought of.",

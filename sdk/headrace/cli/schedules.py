@@ -27,6 +27,7 @@ from headrace.cli.schedule_views import (
     with_names,
     zone_of,
 )
+from headrace.cli.upcoming import upcoming
 from headrace.client import get_client
 from headrace.core.schedules import ScheduleInvalid
 from headrace.schedules import Cron, Interval, RRule
@@ -38,7 +39,18 @@ if TYPE_CHECKING:
     from headrace.v1.schedule_pb2 import Schedule
     from headrace.v1.schedule_service_pb2 import BackfillFire
 
-__all__ = ["backfill", "create", "delete", "inspect", "ls", "pause", "preview", "resume", "trigger"]
+__all__ = [
+    "backfill",
+    "create",
+    "delete",
+    "inspect",
+    "ls",
+    "pause",
+    "preview",
+    "resume",
+    "trigger",
+    "upcoming",
+]
 
 _ScheduleArgument = Annotated[
     str,
