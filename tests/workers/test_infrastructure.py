@@ -86,6 +86,14 @@ class Place:
         began = self.folder / "began"
         return int(until(lambda: began.exists() and began.read_text(), 60, "a body to begin"))
 
+    def go(self) -> None:
+        (self.folder / "go").touch()
+
+    def rest(self) -> None:
+        """For another run of `wait`."""
+        (self.folder / "go").unlink()
+        (self.folder / "began").unlink()
+
     def ended(self, run_id: str) -> Run:
         until(lambda: self.client.get_run(run_id).state.type in FINAL, 60, "the end of the run")
         return self.client.get_run(run_id)
@@ -101,13 +109,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield process
 
 
-@pytest.fixture
-def place(server: ServerProcess, tmp_path: pathlib.Path) -> Iterator[Place]:
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[SyncHeadraceClient]:
     with (
         temporary_settings({"home": str(server.home), "api_url": server.address}),
-        get_client(sync_client=True) as client,
+        get_client(sync_client=True) as opened,
     ):
-        yield Place(server, client, tmp_path)
+        yield opened
+
+
+@pytest.fixture
+def place(server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path) -> Place:
+    return Place(server, client, tmp_path)
 
 
 def test_a_run_goes_on_when_its_worker_is_killed_and_another_sees_it_through(place: Place) -> None:
@@ -119,7 +132,7 @@ def test_a_run_goes_on_when_its_worker_is_killed_and_another_sees_it_through(pla
         first.leaves()
     with place.worker() as second:
         second.says("goes on in")
-        (place.folder / "go").touch()
+        place.go()
         run = place.ended(run_id)
         assert (run.state.type, run.attempt) == (StateType.STATE_TYPE_COMPLETED, 1)
         assert place.begun() == process
@@ -140,36 +153,28 @@ def test_a_worker_that_leaves_in_a_hurry_leaves_its_runs_as_they_are(place: Plac
         first.says("goes on without this worker")
     with place.worker() as second:
         second.says("goes on in")
-        (place.folder / "go").touch()
+        place.go()
         assert place.ended(run_id).attempt == 1
 
 
-def test_an_engine_that_does_not_answer_ends_no_run(place: Place) -> None:
+def test_an_engine_that_is_away_ends_no_run_and_ends_are_explained(place: Place) -> None:
     away = place.folder / "engine" / "away"
     with place.worker() as worker:
         run_id = place.queue("wait")
         place.begun()
         away.touch()
         worker.says("The engine does not answer. Trying again")
-        (place.folder / "go").touch()
+        place.go()
         assert place.ended(run_id).state.type == StateType.STATE_TYPE_COMPLETED
         away.unlink()
         worker.says("has ended with exit code 0")
-
-
-def test_an_exit_without_a_word_is_explained(place: Place) -> None:
-    with place.worker() as worker:
-        run_id = place.queue("leave")
+        state = place.ended(place.queue("leave")).state
         worker.says("has ended with exit code 3")
-        # The server may have seen before its worker said why that the process is gone.
-        until(lambda: "exit code 3" in place.client.get_run(run_id).state.message, 60, "the reason")
-        state = place.ended(run_id).state
-    assert state.type == StateType.STATE_TYPE_CRASHED
-    assert "the last words" in state.message
-
-
-def test_a_run_that_does_not_obey_a_cancellation_is_stopped(place: Place) -> None:
-    with place.worker() as worker:
+        assert state.type == StateType.STATE_TYPE_CRASHED
+        assert "exit code 3" in state.message
+        assert "the last words" in state.message
+        # It does not obey: it does not move.
+        place.rest()
         run_id = place.queue("wait")
         os.kill(place.begun(), signal.SIGSTOP)
         place.client.cancel_run(run_id, grace_seconds=1)

@@ -173,6 +173,7 @@ def test_types_are_found_by_their_entry_points(monkeypatch: pytest.MonkeyPatch) 
     others = [
         EntryPoint("plain", f"{__name__}:PlainWorker", group),
         EntryPoint("gone", "no_such_module:Worker", group),
+        EntryPoint("docker", "no_such_module:Worker", group),
         EntryPoint("wrong", f"{__name__}:Ends", group),
         EntryPoint("other", f"{__name__}:PlainWorker", group),
     ]
@@ -181,6 +182,7 @@ def test_types_are_found_by_their_entry_points(monkeypatch: pytest.MonkeyPatch) 
     for name, words in {
         "plian": "Did you mean 'plain'",
         "gone": "cannot be imported",
+        "docker": r"pip install 'headrace\[docker\]'",
         "wrong": "no subclass of BaseWorker",
         "other": "calls itself 'plain'",
     }.items():

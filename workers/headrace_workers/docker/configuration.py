@@ -216,7 +216,7 @@ def container_body(configuration: DockerJobConfiguration) -> dict[str, Any]:
         host["Memory"] = parse_size(configuration.mem_limit)
     if (limit := configuration.memswap_limit) is not None:
         host["MemorySwap"] = -1 if limit == "-1" else parse_size(limit)
-    if mode := configuration.network_mode or (configuration.networks or [None])[0]:
+    if mode := configuration.network_mode or next(iter(configuration.networks), None):
         host["NetworkMode"] = mode
     if configuration.env.get("HEADRACE_API_URL", "").startswith(f"{HOST_NAME}:"):
         host["ExtraHosts"] = [f"{HOST_NAME}:host-gateway"]
