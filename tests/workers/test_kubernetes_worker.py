@@ -308,6 +308,17 @@ async def test_credentials_that_are_not_good_any_more(bench: Bench) -> None:
         await bench.hand("true", cluster_config=config)
 
 
+async def test_a_run_is_not_taken_for_ended_because_its_worker_may_not_look(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed = await bench.hand("sleep 600")
+    async with bench_on(bench.cluster, bench.worker.facts.work_pool) as other:
+        monkeypatch.setattr(bench.cluster.server, "failing", 401)
+        with pytest.raises(EngineUnavailable, match="does not accept the worker's credentials"):
+            await other.worker.watch(handed.id, handed.configuration)
+    assert handed.is_there()
+
+
 async def test_credentials_that_end_are_asked_for_again(bench: Bench, tmp_path: pathlib.Path) -> None:
     given = tmp_path / "token"
     program = tmp_path / "credentials"

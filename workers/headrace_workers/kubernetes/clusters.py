@@ -12,6 +12,7 @@ from headrace.core.errors import ConfigurationError, HeadraceException
 from headrace.core.job_variables import job_configuration
 from headrace_workers.base import json_object
 from headrace_workers.infrastructure.labels import WORK_POOL
+from headrace_workers.infrastructure.worker import EngineUnavailable
 from headrace_workers.kubernetes.api import Cluster, connect
 from headrace_workers.kubernetes.failures import Refused
 from headrace_workers.kubernetes.manifest import SETTLED_LABEL, label_value
@@ -104,12 +105,16 @@ class Clusters:
 
 
 async def _may_see_all(cluster: Cluster) -> bool:
-    """Whether the account may look at all namespaces at once."""
+    """Whether the account may look at all namespaces at once.
+
+    Raises:
+        EngineUnavailable: nobody knows: what runs must not be taken for ended because of that.
+    """
     for resource in ("jobs", "pods"):
         try:
             await cluster.list_all(resource, "", limit=1)
         except Refused as error:
             if error.code == 403:
                 return False
-            raise
+            raise EngineUnavailable(str(error)) from error
     return True
