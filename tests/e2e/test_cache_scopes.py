@@ -7,13 +7,14 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from headrace import flow, get_client, task
 from headrace.cache_policies import INPUTS, NO_CACHE, CacheKeyFnPolicy, CacheScope
+from headrace.cli.run_views import run_details
 from headrace.client.background import run_in_background
 from headrace.context import TaskRunContext
 from headrace.execution.server import recorded_everything
@@ -97,6 +98,9 @@ def test_the_server_has_on_record_who_produced_a_hit(place: pathlib.Path) -> Non
     run_in_background(recorded_everything())
     with get_client(sync_client=True) as client:
         run = client.get_run(hit.state_details.task_run_id or "")
+    shown = dict(run_details(run, datetime.now(UTC)))
+    assert shown["Computed by"] == first.state_details.task_run_id
+    assert shown["Cache key"] == hit.state_details.cache_key
     assert run.state.completed.from_cache
     assert run.state.completed.producer_run_id == first.state_details.task_run_id
 

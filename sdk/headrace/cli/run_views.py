@@ -135,6 +135,8 @@ def run_details(run: Run, now: datetime) -> Sequence[tuple[str, str]]:
         ("Labels", ", ".join(f"{k}={run.labels[k]}" for k in sorted(run.labels))),
         ("Parameters", _payload(run.parameters) if run.HasField("parameters") else ""),
         ("Result", _payload(state.data) if state.HasField("data") else ""),
+        ("Cache key", text.clean(state.completed.cache_key)),
+        ("Computed by", state.completed.producer_run_id),
         ("Inputs from", "\n".join(f"{e.parameter}: {', '.join(e.run_ids)}" for e in run.inputs)),
         ("Created by", run.created_by),
         ("Traceparent", run.traceparent),
