@@ -20,6 +20,7 @@ from headrace.client import get_client
 from headrace.client.sync_client import SyncHeadraceClient
 from headrace.core.ids import new_id
 from headrace.settings import temporary_settings
+from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import LostAttemptPolicy, Run, RunKind
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import State, StateType
@@ -29,7 +30,7 @@ from tests.support.worker_processes import WorkerProcess, is_running, until
 
 FLOWS = """
 import os, pathlib, signal, sys, time
-from headrace import flow
+from headrace import flow, get_run_logger
 
 def note(folder, word):
     with open(pathlib.Path(folder) / "journal", "a") as journal:
@@ -45,6 +46,17 @@ def wait(folder):
     while not (pathlib.Path(folder) / "go").exists():
         time.sleep(0.02)
     note(folder, "ended")
+
+def gone(flow, run, state):
+    get_run_logger().warning("%s of %s is %s", run.name, flow.name, state.name)
+    note(run.parameters["folder"], "hooked")
+
+@flow(on_crashed=[gone])
+def watched(folder):
+    note(folder, "began")
+    while not (pathlib.Path(folder) / "go").exists():
+        time.sleep(0.02)
+    raise SystemExit(3)
 
 @flow
 def stubborn(folder):
@@ -335,3 +347,25 @@ def test_a_pool_of_another_type_is_refused_and_a_missing_one_can_be(place: Place
     assert (wrong.returncode, "Did you mean 'process'?" in wrong.stderr) == (2, True)
     label = _headrace(place.environment, "worker", "start", "--pool", "q", "--label", "x")
     assert label.returncode == 2
+
+
+def test_crash_hooks_of_a_process_that_was_killed(place: Place) -> None:
+    """Called once, by another process: the run's own calls them where it can."""
+    with place.worker():
+        killed = place.queue("watched", "the killed one")
+        own = place.began()
+        os.kill(own, signal.SIGKILL)
+        [hooked] = until(lambda: place.journal("hooked"), 60, "the hook")
+        assert hooked != own
+        assert place.state(killed).type == StateType.STATE_TYPE_CRASHED
+        told = "the killed one of watched is Crashed"
+        until(lambda: told in [line.message for line in place.client.iter_logs(log_filter(killed))], 60)
+        (place.folder / "go").touch()
+        left = place.queue("watched")
+        place.ended(left)
+    # The worker has waited for the hooks that it has had called.
+    assert place.journal("hooked")[1:] == place.journal("began")[1:]
+
+
+def log_filter(run_id: str) -> LogFilter:
+    return LogFilter(run_ids=[run_id])

@@ -36,6 +36,7 @@ __all__ = [
     "PreparedCode",
     "execute",
     "execute_flow_run",
+    "load_code",
     "prepare_code",
 ]
 
@@ -134,7 +135,7 @@ def execute_flow_run(
     """
     from headrace.execution.attempts import run_flow_attempt
 
-    flow, commit = _load(code)
+    flow, commit = load_code(code)
     if commit:
         asyncio.run(_record_commit(run_id, commit))
         if recorded is not None:
@@ -205,8 +206,18 @@ def prepare_code(code: Mapping[str, str]) -> PreparedCode:
     return PreparedCode(folder, code.get("entrypoint") or "", commit)
 
 
-def _load(code: Mapping[str, str]) -> tuple[Flow[..., Any], str]:
-    """The flow, and the commit that it is of, if that is known."""
+def load_code(code: Mapping[str, str]) -> tuple[Flow[..., Any], str]:
+    """Fetch the code of a run and load its flow; the working folder is where that stands, afterwards.
+
+    Args:
+        code: `entrypoint`, `path` and `pull_steps`, as an assignment has them.
+
+    Returns:
+        The flow, and the commit that it is of, empty where that is not known.
+
+    Raises:
+        FlowRunNotStarted: that cannot be done.
+    """
     try:
         prepared = prepare_code(code)
         if not prepared.entrypoint:

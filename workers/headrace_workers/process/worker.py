@@ -36,6 +36,9 @@ SPARE_PROCESSES: Final = 2
 """Processes that wait for a run."""
 MAX_LOADING: Final = max(4, 2 * (os.cpu_count() or 1))
 """How many processes may be importing the code of their flow at once."""
+_ENDED_BY_ITSELF: Final = (0, 1)
+"""Exit codes of a process that has told how its run has ended, and has called the hooks."""
+_LAST_SECONDS: Final = 10.0
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 # What an interpreter, its allocator and the dynamic linker read once, when a process begins.
@@ -92,6 +95,7 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
         # Those beyond wait, so that the ones that have begun get to their flow.
         self._loading = asyncio.Semaphore(MAX_LOADING)
         self._running: dict[str, _Running] = {}
+        self._hooks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._warm = WarmProcesses(self._spare, dict(os.environ))
@@ -99,6 +103,12 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        hooks = list(self._hooks)
+        if hooks:
+            await asyncio.wait(hooks, timeout=_LAST_SECONDS)
+        for task in hooks:
+            task.cancel()
+        await asyncio.gather(*hooks, return_exceptions=True)
         if self._warm is not None:
             await self._warm.__aexit__(*error)
         await asyncio.to_thread(self._writer.shutdown)
@@ -127,10 +137,19 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
                 identifier = f"{socket.gethostname()}:{process.pid}"
                 self._running[identifier] = running
                 started(identifier)
-                return await running.see_through(loading.release)
+                result = await running.see_through(loading.release)
+                if result.status_code not in _ENDED_BY_ITSELF:
+                    self._look_after(assignment, environment)
+                return result
             finally:
                 loading.release()
                 self._running = {name: one for name, one in self._running.items() if one.run_id != run_id}
+
+    def _look_after(self, assignment: Assignment, environment: dict[str, str]) -> None:
+        """Have the hooks called that the process of a run could not call; nobody waits for it."""
+        task = asyncio.ensure_future(_call_hooks(assignment, environment))
+        self._hooks.add(task)
+        task.add_done_callback(self._hooks.discard)
 
     async def _start(
         self,
@@ -186,6 +205,22 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
         running = self._running.get(infrastructure_id)
         if running is not None and isinstance(running.process, WarmProcess):
             await running.process.say(kind="cancel", reason=reason, grace_seconds=30.0)
+
+
+async def _call_hooks(assignment: Assignment, environment: dict[str, str]) -> None:
+    ref = assignment.attempt
+    command = [sys.executable, "-m", "headrace_workers.process.hooks", ref.run_id, str(ref.attempt)]
+    with tempfile.TemporaryDirectory(prefix="headrace-hooks-", ignore_cleanup_errors=True) as folder:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, cwd=folder, env=environment, start_new_session=True
+        )
+        try:
+            await process.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
 
 
 class _Once:
