@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -78,7 +79,8 @@ class DockerWorker(InfrastructureWorker[DockerJobConfiguration]):
                 await found.connect({"Container": container_id})
             await container.start()
         except BaseException:
-            await container.delete(force=True, v=True)
+            with contextlib.suppress(DockerError):  # what went wrong first is what is told
+                await container.delete(force=True, v=True)
             raise
         return container_id
 
