@@ -7,6 +7,7 @@ Each run has a folder with what an engine would know of it. `install` makes the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
@@ -30,7 +31,7 @@ from headrace_workers.infrastructure.worker import (
     InfrastructureWorker,
 )
 
-__all__ = ["DetachedWorker", "install"]
+__all__ = ["DetachedWorker", "install", "remove_all"]
 
 HOME = "DETACHED_HOME"
 _SCRIPT = "{command} >out 2>&1 & echo $! >pid; wait $!; echo $? >exit.new; mv exit.new exit"
@@ -46,6 +47,14 @@ def install(folder: pathlib.Path) -> dict[str, str]:
     )
     root = pathlib.Path(__file__).parents[2]
     return {HOME: str(folder / "engine"), "PYTHONPATH": f"{folder / 'path'}{os.pathsep}{root}"}
+
+
+def remove_all(folder: pathlib.Path) -> None:
+    """End what still runs: nobody else does when a test has failed."""
+    for noted in (folder / "engine").glob("*/pid"):
+        if not noted.with_name("exit").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(noted.read_text()), signal.SIGKILL)
 
 
 class DetachedWorker(InfrastructureWorker[InfrastructureJobConfiguration]):

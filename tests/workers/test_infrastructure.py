@@ -18,7 +18,7 @@ from headrace.v1.log_pb2 import LogFilter
 from headrace.v1.run_pb2 import Run, RunKind
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import State, StateType
-from tests.support.detached import install
+from tests.support.detached import install, remove_all
 from tests.support.servers import ServerProcess
 from tests.support.worker_processes import WorkerProcess, until
 
@@ -119,8 +119,9 @@ def client(server: ServerProcess) -> Iterator[SyncHeadraceClient]:
 
 
 @pytest.fixture
-def place(server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path) -> Place:
-    return Place(server, client, tmp_path)
+def place(server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path) -> Iterator[Place]:
+    yield Place(server, client, tmp_path)
+    remove_all(tmp_path)
 
 
 def test_a_run_goes_on_when_its_worker_is_killed_and_another_sees_it_through(place: Place) -> None:
