@@ -28,7 +28,8 @@ class CacheService:
         return pb.LookUpCacheEntryResponse(entry=await self._reader.look_up(request.key))
 
     async def PutCacheEntry(self, request: pb.PutCacheEntryRequest, call: Call) -> pb.PutCacheEntryResponse:
-        return pb.PutCacheEntryResponse(entry=await self._writer.do(PutCacheEntry(request)))
+        entry = await self._writer.do(PutCacheEntry(request))
+        return pb.PutCacheEntryResponse(entry=entry)
 
     async def ListCacheEntries(
         self, request: pb.ListCacheEntriesRequest, call: Call

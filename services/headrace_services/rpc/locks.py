@@ -62,7 +62,8 @@ class LockService:
 
     async def RenewLocks(self, request: pb.RenewLocksRequest, call: Call) -> pb.RenewLocksResponse:
         command = RenewLocks(request.locks, duration_micros(request.lease))
-        return pb.RenewLocksResponse(lost=await self._hearing(self._writer.do(command)))
+        lost = await self._hearing(self._writer.do(command))
+        return pb.RenewLocksResponse(lost=lost)
 
     async def ReleaseLock(self, request: pb.ReleaseLockRequest, call: Call) -> pb.ReleaseLockResponse:
         released = await self._writer.do(ReleaseLock(request.lock))
