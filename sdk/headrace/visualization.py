@@ -37,7 +37,7 @@ __all__ = [
     "visualized",
 ]
 
-_log = logging.getLogger("headrace.flow_runs")
+_log = logging.getLogger("headrace.visualization")
 
 _HINT: Final = (
     "No task runs while a flow is visualised. Code of the flow that works with what a task returns needs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast
 
 from headrace.assets.schemas import Asset, assets_of
 from headrace.tasks import Task, TaskOptions
@@ -40,7 +40,7 @@ class MaterializingTask(Task[P, R]):
         self, *, assets: Iterable[str | Asset] | None = None, **options: Unpack[TaskOptions]
     ) -> MaterializingTask[P, R]:
         """A new task of the same function, with other options or assets; those not given stay as they are."""
-        other: Any = super().with_options(**options)
+        other = cast("MaterializingTask[P, R]", super().with_options(**options))
         if assets is not None:
             other.assets = assets_of(assets)
         return other
