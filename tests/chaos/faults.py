@@ -44,9 +44,9 @@ async def server_killed(world: World) -> None:
 
 async def server_stopped(world: World) -> None:
     server = world.chance.choice(world.servers)
-    await asyncio.to_thread(server.stop)
-    # The file that names its address is gone with it; who asks asks the other one.
+    # The file that names its address goes with it: who asks asks the other one.
     world.servers.remove(server)
+    await asyncio.to_thread(server.stop)
     world.direct()
     await asyncio.sleep(_some_seconds(world))
     await asyncio.to_thread(server.start)
