@@ -58,7 +58,7 @@ def watched(folder):
         time.sleep(0.02)
     raise SystemExit(3)
 
-@flow
+@flow(on_cancellation=[gone])
 def stubborn(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     note(folder, "began")
@@ -283,6 +283,8 @@ def test_a_run_that_does_not_obey_is_killed_after_the_grace(place: Place) -> Non
         place.client.cancel_run(run_id, grace_seconds=2)
         assert place.ended(run_id, 7).type == StateType.STATE_TYPE_CANCELLED
         until(lambda: not is_running(process), 7, "the process to be killed")
+        [hooked] = until(lambda: place.journal("hooked"), 60, "the hook that it could not call")
+        assert hooked != process
 
 
 def test_run_once_takes_what_is_there_and_leaves(place: Place) -> None:

@@ -145,6 +145,7 @@ def _enter_cancelled(work: Work, run: RunRow, message: str) -> None:
     state = State(id=new_id(), type=STATE_TYPE_CANCELLED, name=default_name(CANCELLED), message=message)
     set_micros(state.event_time, books.timestamp)
     set_micros(state.record_time, work.now)
+    state.cancel.SetInParent()  # the word of the server, and not of a process
     run.is_presumed = False
     work.enter(run, state.id, state.name, books, state.SerializeToString())
     work.writes.timers[TimerKind.CANCEL, run.id] = None  # what is below it is seen to right now

@@ -182,6 +182,8 @@ def end_run(
         state.crashed.cause = cause
         if exit_code is not None:
             state.crashed.exit_code = exit_code
+    else:
+        state.cancel.SetInParent()  # the word of the server, and not of a process
     run.is_presumed = is_presumed
     enter(work, run, state)
 

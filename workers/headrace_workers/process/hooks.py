@@ -1,7 +1,7 @@
-"""`python -m headrace_workers.process.hooks RUN_ID ATTEMPT`: the `on_crashed` hooks of a killed process.
+"""`python -m headrace_workers.process.hooks RUN_ID ATTEMPT`: the hooks of a killed process.
 
-It waits until the server has the run's end, loads the code as the run's own process did, and calls them. When
-the process has told of its crash itself, it has called them, too.
+It waits until the server has the run's end, loads the code as the run's own process did, and calls the hooks
+`on_crashed` or `on_cancellation`. When the process has told of its end itself, it has called them, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from headrace.cli.executing import CODE_VARIABLES, FlowRunNotStarted, load_code
 from headrace.client import get_client
 from headrace.core.errors import ServiceError
-from headrace.execution.after_crashes import call_crashed_hooks, is_crash_of_a_lost_process
+from headrace.execution.after_crashes import call_ending_hooks, is_end_of_a_lost_process
 from headrace.recorder import get_recorder
 from headrace.v1.run_pb2 import Run
 from headrace.v1.state_pb2 import STATE_TYPE_CANCELLING, STATE_TYPE_PENDING, STATE_TYPE_RUNNING
@@ -40,22 +40,21 @@ async def _decided(run_id: str, attempt: int) -> Run | None:
 
 
 def main(run_id: str, attempt: int) -> int:
-    """Call the hooks, if the run is CRASHED and nobody has.
+    """Call the hooks, if the run is CRASHED or CANCELLED and nobody has.
 
     Returns:
         The exit code: 1 when that could not be found out, or the flow not be loaded.
     """
     try:
         run = asyncio.run(_decided(run_id, attempt))
-        if run is None or not is_crash_of_a_lost_process(run):
+        if run is None or not is_end_of_a_lost_process(run):
             return 0
         flow, _ = load_code({name: os.environ.get(variable, "") for name, variable in CODE_VARIABLES.items()})
     except (FlowRunNotStarted, ServiceError, TimeoutError) as error:
-        print(f"The hooks of run {run_id}, which has crashed, were not called: {error}", file=sys.stderr)
+        print(f"The hooks of run {run_id}, were not called: {error}", file=sys.stderr)
         return 1
-    if flow.on_crashed_hooks:
-        call_crashed_hooks(flow, run)
-        get_recorder().flush(_FLUSH_SECONDS)
+    call_ending_hooks(flow, run)
+    get_recorder().flush(_FLUSH_SECONDS)
     return 0
 
 
