@@ -66,6 +66,7 @@ def test_only_the_member_of_a_oneof_that_is_set_appears() -> None:
         "from_cache": True,
         "returned_state": False,
         "untrackable_result": False,
+        "producer_run_id": "",
     }
     assert "failed" not in found
     assert to_json(ProposeStateResponse()) == {}

@@ -147,6 +147,11 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "spool ls": [],
     "spool flush": [],
     "version": [],
+    "cache invalidate": None,
+    "cache ls": [],
+    "lock ls": [],
+    "lock release": None,
+    "schedule upcoming": [],
     "completion install": None,
     "completion show": None,
     "deploy": None,
@@ -207,7 +212,15 @@ def test_every_command_is_asked() -> None:
 
 
 # What this server has none of.
-HAS_NONE = {"flow-run spans", "spool ls", "spool flush", "profile inspect"}
+HAS_NONE = {
+    "cache ls",
+    "lock ls",
+    "schedule upcoming",
+    "flow-run spans",
+    "spool ls",
+    "spool flush",
+    "profile inspect",
+}
 HAS_NONE |= {f"{noun} ls" for noun in ("deployment", "schedule", "work-pool", "work-queue")}
 ASKED = [(words, given) for words, given in ARGUMENTS.items() if given is not None]
 

@@ -448,15 +448,22 @@ def test_work_that_was_done_is_rolled_back(recorder: MemoryRecorder, blocks: Blo
 
 
 async def test_gathered_coroutines(recorder: MemoryRecorder, blocks: Blocks) -> None:
+    begun: list[int] = []
+
     @task
     async def step(number: int) -> None:
+        begun.append(number)
         await blocks.there(str(number))
 
     @flow(name="it")
     async def body() -> None:
         await asyncio.gather(*(step(number) for number in range(3)))
 
-    blocks.then(lambda: cancel(recorder, "it"))
+    def when_all_have_begun() -> None:
+        wait_until(lambda: len(begun) == 3)
+        cancel(recorder, "it")
+
+    blocks.then(when_all_have_begun)
     with pytest.raises(CancelledRun):
         await body()
     assert sorted(blocks.cleaned) == ["0", "1", "2"]

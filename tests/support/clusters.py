@@ -74,19 +74,23 @@ def ray_session() -> Generator[Any]:
         import ray
 
         others = _programs()
-        _start(ray, folder)
+        _start(ray, folder, others)
         try:
             yield ray
         finally:
-            running = [program for program in _programs() if program not in others]
-            ray.shutdown()
-            # It has told its programs to leave, and does not wait for them.
-            for program in running:
-                program.wait(60)
+            _stop(ray, others)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(ray: Any, folder: str) -> None:
+def _stop(ray: Any, others: list[Any]) -> None:
+    """End Ray: it tells its programs to leave, but does not wait for them."""
+    running = [program for program in _programs() if program not in others]
+    ray.shutdown()
+    for program in running:
+        program.wait(60)
+
+
+def _start(ray: Any, folder: str, others: list[Any]) -> None:
     for tries_left in reversed(range(_TRIES)):
         try:
             ray.init(
@@ -102,7 +106,7 @@ def _start(ray: Any, folder: str) -> None:
             # It gives itself half a minute, which a busy machine may not.
             if TOO_SLOW not in str(error) or not tries_left:
                 raise
-            ray.shutdown()
+            _stop(ray, others)
 
 
 def _programs() -> list[Any]:
