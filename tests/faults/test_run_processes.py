@@ -68,6 +68,11 @@ class Place:
     def bodies(self, run_id: str) -> list[Execution]:
         return [one for one in executions(read_journal(self.folder / "journal")) if one.run_id == run_id]
 
+    def pids(self, run_id: str) -> list[int]:
+        """The processes in which it has begun."""
+        lines = read_journal(self.folder / "journal")
+        return [line.pid for line in lines if line.run_id == run_id and line.event == "begin"]
+
     def ended(self, run_id: str) -> State:
         until(lambda: self.client.get_run(run_id).HasField("end_time"), 60, "the end of the run")
         return self.client.get_run(run_id).state

@@ -46,6 +46,7 @@ class WorkerProcess:
         environment: of a client of the server.
         folder: for its log.
         words: of the command, after `headrace`.
+        prefix: words before the command.
     """
 
     def __init__(
@@ -53,11 +54,12 @@ class WorkerProcess:
         environment: Mapping[str, str],
         folder: pathlib.Path,
         words: Sequence[str] = ("worker", "start", "--pool", "p"),
+        prefix: Sequence[str] = (),
     ) -> None:
         self._log = folder / f"worker-{os.urandom(4).hex()}.log"
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", *words],
+                [*prefix, sys.executable, "-m", "headrace", *words],
                 env=dict(environment),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
