@@ -167,14 +167,16 @@ class Supervisor:
             return BaseWorkerResult(None, words, never_started=not job.infrastructure_id)
 
     def _configure(self, assignment: Assignment) -> BaseJobConfiguration:
+        configured: BaseJobConfiguration
         try:
-            return self._worker.configure(assignment, self._template())
+            configured = self._worker.configure(assignment, self._template())
         except (ValueError, HeadraceException):
             if not assignment.infrastructure_id:
                 raise
             # The template is another one by now; what runs already needs little of it.
             plain = Assignment(attempt=assignment.attempt, run=assignment.run)
-            return self._worker.configure(plain, {})
+            configured = self._worker.configure(plain, {})
+        return configured
 
     async def _remove(self, attempt: Attempt, infrastructure_id: str) -> None:
         self.listener.removed(attempt, await self._worker.teardown(infrastructure_id))

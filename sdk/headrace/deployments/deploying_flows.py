@@ -155,9 +155,11 @@ def _variables(pool: WorkPool) -> Collection[str]:
     if not pool.base_job_template.fields:
         from headrace.core.job_templates import base_job_template
 
-        return base_job_template(pool.type)["variables"]["properties"].keys()
-    template = MessageToDict(pool.base_job_template)
-    return template.get("variables", {}).get("properties", {}).keys()
+        template = base_job_template(pool.type)
+    else:
+        template = MessageToDict(pool.base_job_template)
+    properties: dict[str, object] = template.get("variables", {}).get("properties", {})
+    return properties.keys()
 
 
 async def _provided(image: str | DockerImage, build: bool, push: bool) -> str:

@@ -406,7 +406,9 @@ def _first_exception(states: Iterable[State[Any]]) -> BaseException:
 
 async def aget_state_exception(state: State[Any]) -> BaseException:
     """The async twin of `get_state_exception`; storage is asked in a thread."""
-    return await sys.modules["asyncio"].to_thread(get_state_exception, state)
+    from asyncio import to_thread
+
+    return await to_thread(get_state_exception, state)
 
 
 async def araise_state_exception(state: State[Any]) -> None:
