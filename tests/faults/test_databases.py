@@ -23,6 +23,7 @@ from tests.support.proxy import Lane, Proxy
 from tests.support.robots import robots
 from tests.support.servers import ServerProcess
 
+pytestmark = pytest.mark.xdist_group("faults-databases")  # one database and server for all of them
 LEASE_SECONDS = 3.0
 MOST_CONNECTIONS = 10
 """Of one server: eight that read, one that writes, one that listens."""

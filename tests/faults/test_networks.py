@@ -20,6 +20,7 @@ from tests.support.proxy import Lane, Proxy
 from tests.support.robots import Robot, robots
 from tests.support.servers import ServerProcess
 
+pytestmark = pytest.mark.xdist_group("faults-networks")  # one server for all of them
 LEASE_SECONDS = 3.0
 PATIENCE_SECONDS = 60.0
 CROWD = 150

@@ -31,6 +31,7 @@ from tests.support.servers import ServerProcess
 from tests.support.worker_processes import WorkerProcess, until
 from tests.support.workers import WireWorker
 
+pytestmark = pytest.mark.xdist_group("faults-processes")  # one server for all of them
 LEASE_SECONDS = 2.0
 HOUR_SECONDS = 3600
 PERMISSION = 4

@@ -1,5 +1,5 @@
 """Two servers on one PostgreSQL: one is killed, or told to stop, while runs are handed out. Nothing is lost,
-nothing is done twice, and no limit is exceeded."""
+nothing is done twice, and no limit is exceeded; although the clock of the other one is an hour off."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ import pytest
 
 from tests.faults.ground import Ground, lease_settings
 from tests.faults.test_networks import until
+from tests.support.clocks import wrong_clock
 from tests.support.invariants import limit_is_kept, log_is_clean
 from tests.support.robots import robots
 from tests.support.servers import ServerProcess
 
-RUNS, LIMIT, WORKERS = 60, 5, 6
+RUNS, LIMIT, WORKERS = 36, 5, 6
+HOUR_SECONDS = 3600
 
 
 @pytest.fixture
 def pair(tmp_path: Path, postgresql_url: str) -> Iterator[list[ServerProcess]]:
-    """Two servers on one database."""
-    settings = lease_settings(3.0)
+    """Two servers on one database; the second one's clock is an hour ahead."""
+    right = lease_settings(3.0)
+    wrong = {**right, **wrong_clock(tmp_path / "clock", HOUR_SECONDS)}
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(ServerProcess(tmp_path / name, postgresql_url, settings)) for name in "ab"]
+        yield [
+            stack.enter_context(ServerProcess(tmp_path / name, postgresql_url, settings))
+            for name, settings in (("a", right), ("b", wrong))
+        ]
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
