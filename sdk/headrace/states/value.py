@@ -406,9 +406,9 @@ def _first_exception(states: Iterable[State[Any]]) -> BaseException:
 
 async def aget_state_exception(state: State[Any]) -> BaseException:
     """The async twin of `get_state_exception`; storage is asked in a thread."""
-    from asyncio import to_thread
-
-    return await to_thread(get_state_exception, state)
+    asyncio = sys.modules["asyncio"]  # whoever awaits has imported it
+    error: BaseException = await asyncio.to_thread(get_state_exception, state)
+    return error
 
 
 async def araise_state_exception(state: State[Any]) -> None:
