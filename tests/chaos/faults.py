@@ -15,7 +15,7 @@ from tests.chaos.world import LEASE_SECONDS, World
 from tests.support.proxy import Lane, Proxy
 from tests.support.servers import ServerProcess
 
-__all__ = ["FAULTS"]
+__all__ = ["FAULTS", "HARMLESS"]
 
 Fault = Callable[[World], Awaitable[None]]
 _POINTS: Final = [
@@ -214,3 +214,9 @@ FAULTS: Final[dict[str, Fault]] = {
         run_process_killed,
     )
 }
+HARMLESS: Final = frozenset(
+    name
+    for name in FAULTS
+    if name.startswith(("server", "both servers", "database", "answers", "streams reset"))
+)
+"""What workers, and the runs they have, are not to suffer from: nothing is executed again because of it."""

@@ -29,6 +29,7 @@ __all__ = ["LEASE_SECONDS", "World"]
 
 LEASE_SECONDS: Final = 3.0
 ROBOTS: Final = 8
+BODY_SECONDS: Final = 2.0
 PROCESS_POOL: Final = "processes"
 _MOST_CONNECTIONS: Final = 20
 
@@ -82,6 +83,7 @@ class World:
                 self.worker_ways.append(way)
             for way in self.worker_ways[:ROBOTS]:
                 robot = Robot(lambda way=way: [way.address], limit=4)  # type: ignore[misc]
+                robot.seconds = BODY_SECONDS
                 self.robots.append(await stack.enter_async_context(robot))
             (self.folder / "flows.py").write_text(FLOWS)
             tasks = [
@@ -156,8 +158,12 @@ class World:
         """
         await self.ground.until_done(await self.ground.ask(1))
 
-    async def violations(self) -> list[str]:
-        """What does not hold, once all is quiet."""
+    async def violations(self, *, may_repeat: bool) -> list[str]:
+        """What does not hold, once all is quiet.
+
+        Args:
+            may_repeat: something was done to workers, so that runs may have been executed again.
+        """
         self.is_quiet = True
         await self.ground.until_done()
         await self.ground.until_done(self._process_runs)
@@ -167,6 +173,7 @@ class World:
         return [
             *(f"a worker has ended: {robot.error}" for robot in self.robots if robot.error),
             *await self.ground.violations(done),
+            *([] if may_repeat else invariants.executed_once([*done, *bodies])),
             *invariants.begun_once_per_fence(bodies),
             *invariants.only_the_last_overlaps(bodies, _lost_at(bodies)),
             *invariants.fires_are_exact(*await self.ground.fires(self._schedules)),

@@ -17,6 +17,7 @@ def test_what_was_acknowledged_is_kept() -> None:
 def test_a_body_begins_once_under_a_fence() -> None:
     once = [Execution("a", 2, 0, 5), Execution("a", 4, 6, None), Execution("b", 2, 0, 5)]
     assert invariants.begun_once_per_fence(once) == []
+    assert invariants.executed_once(once) == ["a was executed 2 times"]
     assert invariants.begun_once_per_fence([*once, Execution("a", 2, 9, 10)]) == [
         "a began 2 times under fence 2"
     ]

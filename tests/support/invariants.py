@@ -18,6 +18,7 @@ __all__ = [
     "acknowledged_is_kept",
     "all_settled",
     "begun_once_per_fence",
+    "executed_once",
     "fires_are_exact",
     "limit_is_kept",
     "log_is_clean",
@@ -87,6 +88,12 @@ def begun_once_per_fence(executions: Iterable[Execution]) -> list[str]:
     """I2: a body begins at most once under one fence."""
     times = Counter((one.run_id, one.fence) for one in executions)
     return [f"{id} began {n} times under fence {fence}" for (id, fence), n in times.items() if n > 1]
+
+
+def executed_once(executions: Iterable[Execution]) -> list[str]:
+    """I2, where nothing was done to workers: no run is executed again, under whatever fence."""
+    times = Counter(one.run_id for one in executions)
+    return [f"{id} was executed {count} times" for id, count in times.items() if count > 1]
 
 
 def only_the_last_overlaps(

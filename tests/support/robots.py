@@ -43,6 +43,7 @@ class Robot:
 
     Attributes:
         may_end: bodies wait for it.
+        seconds: how long they take after that.
         executions: the bodies that it has begun.
         refused: attempts whose completion the servers did not take.
         error: what ended its session, if something did.
@@ -61,6 +62,7 @@ class Robot:
         self.worker_id = hello.worker_id
         self.may_end = asyncio.Event()
         self.may_end.set()
+        self.seconds = 0.0
         self.session = WorkerSession(SessionOptions(hello, limit=limit), random.random)
         self.executions: list[Execution] = []
         self.refused: list[Attempt] = []
@@ -126,6 +128,7 @@ class Robot:
         self.executions.append(Execution(attempt.run_id, attempt.fence, begin, None))
         self._driver.started(attempt, f"robot:{attempt.run_id}")
         await self.may_end.wait()
+        await asyncio.sleep(self.seconds)
         self.executions[number] = Execution(attempt.run_id, attempt.fence, begin, time.monotonic_ns())
         await self._complete(attempt, attempt.to_message())
         self._driver.exited(attempt, 0, "", False)
