@@ -70,7 +70,7 @@ class PostgresProcess:
         with (self._data / "server.log").open("ab") as log:
             # `setpriv` becomes what it starts, so its parent is this process, which must reap it.
             self._process = subprocess.Popen(
-                [*self._run_as, *words],
+                [*_ends_with_us(self._run_as), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -112,6 +112,13 @@ class PostgresProcess:
     ) -> None:
         self.stop_immediately()
         shutil.rmtree(self._data, ignore_errors=True)
+
+
+def _ends_with_us(run_as: list[str]) -> list[str]:
+    """Words before a command that have the kernel stop it when this process is killed, where it can."""
+    if shutil.which("setpriv") is None:
+        return run_as
+    return [*(run_as or ["setpriv", "--"])[:-1], "--pdeathsig", "QUIT", "--"]
 
 
 def _signal_all(leader: int, signum: signal.Signals) -> None:
