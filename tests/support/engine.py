@@ -144,12 +144,18 @@ class ContainerEngine:
 
 
 def python_volumes() -> list[str]:
-    """What a container needs to run this machine's Python with this project, all of it read-only."""
+    """What a container needs to run this machine's Python with this project.
+
+    Only the project can be written to, so that Python keeps there what it has compiled: without that, each
+    container would compile all that it imports.
+    """
     folders = {"/usr", "/lib", "/lib64", "/bin", "/etc/ssl", sys.prefix, sys.base_prefix, str(ROOT)}
     executable = pathlib.Path(sys.executable).resolve()
     folders.add(str(executable.parents[1]))
     kept = sorted(name for name in folders if pathlib.Path(name).is_dir())
-    return [f"{name}:{name}:ro" for name in kept if not any(_is_below(name, other) for other in kept)]
+    outermost = [name for name in kept if not any(_is_below(name, other) for other in kept)]
+    writable = {str(ROOT), sys.prefix}
+    return [f"{name}:{name}:{'rw' if name in writable else 'ro'}" for name in outermost]
 
 
 def _is_below(name: str, other: str) -> bool:
