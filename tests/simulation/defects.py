@@ -87,8 +87,8 @@ def _read_then_write_claim(patch: pytest.MonkeyPatch) -> None:
     load = SqliteDispatch.load_candidates
     read: dict[str, Waiting] = {}
 
-    def from_memory(store: Any, routes: Sequence[int], most: int) -> list[Waiting]:
-        fresh = load(store, routes, most)
+    def from_memory(store: Any, routes: Sequence[int], most: int, lock: bool) -> list[Waiting]:
+        fresh = load(store, routes, most, lock)
         now = {row.queued.run_id: row for row in fresh}
         stale = [row for id, row in read.items() if id not in now][:most]
         read.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from headrace.core.clock import Clock
@@ -66,6 +66,8 @@ class Dispatcher:
         # Those with credit, by what they serve: of many alike, a few at a time are offered.
         self._ready: dict[Hashable, dict[str, Taker]] = {}
         self._groups: dict[str, Hashable] = {}
+        # For whom nothing waits, as far as this server has heard: their credit alone is no news.
+        self._dry: Collection[Hashable] = ()
         self._ahead = 0.0
         self._next_due: int | None = None
         self._looked_at = clock.monotonic() - _LOOK_SECONDS
@@ -98,7 +100,8 @@ class Dispatcher:
             return
         if taker.credit > 0:
             self._ready.setdefault(self._groups[taker.session_id], {})[taker.session_id] = taker
-            self.wake()
+            if self._groups[taker.session_id] not in self._dry:
+                self.wake()
         else:
             self._unready(taker.session_id)
 
@@ -118,8 +121,9 @@ class Dispatcher:
         """Hand out until cancelled."""
         while True:
             seen = self._signals.count
+            self._dry = ()
             try:
-                again = await self._round()
+                again = await self._round(seen)
             except ServiceError as error:
                 _log.warning("runs cannot be handed out: %s Trying again.", error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -139,8 +143,8 @@ class Dispatcher:
         left = (self._next_due - self._clock.now()) / 1e6 - self._ahead
         return min(longest, max(_SOONEST_SECONDS, left))
 
-    async def _round(self) -> bool:
-        """One claim. Whether there may be more to hand out at once."""
+    async def _round(self, seen: int) -> bool:
+        """One claim, for what was heard up to signal `seen`. Whether there may be more to hand out."""
         if not self._takers:
             return False
         await self._promote()
@@ -148,6 +152,7 @@ class Dispatcher:
         if not offers:
             return False
         self.claims += 1
+        groups = frozenset(self._groups[item.offer.session_id] for item in offers)
         result = await self._writer.claim(offers)
         touched: dict[str, Taker] = {}
         for claimed in result.claimed:
@@ -159,6 +164,8 @@ class Dispatcher:
             if taker.credit <= 0:
                 self._unready(taker.session_id)
         self._over(result.over)
+        if result.is_dry and self._signals.count == seen:
+            self._dry = groups
         return not result.is_exhausted and bool(result.claimed)
 
     async def _promote(self) -> None:

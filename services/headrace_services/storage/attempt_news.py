@@ -13,6 +13,7 @@ from headrace_services.domain.attempt_rules import Fate, LossCause, Phase
 from headrace_services.domain.states import PAUSED, SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.dispatch_rows import AttemptRow
+from headrace_services.storage.entities import Lock
 from headrace_services.storage.losing import GIVEN_UP, Loss, end_run, enter, lose, was_given_up
 from headrace_services.storage.ops import Wanted
 from headrace_services.storage.rows import RunRow
@@ -96,6 +97,8 @@ class NewsOutcome(NamedTuple):
     reason: str = ""
 
 
+_GOOD = frozenset({NewsKind.ACCEPTED, NewsKind.HELD, NewsKind.STARTED})
+"""The worker has the run: nothing but the attempt's own row changes."""
 _LOSSES = {
     NewsKind.REFUSED: LossCause.REFUSED,
     NewsKind.UNANSWERED: LossCause.NO_REPLY,
@@ -109,12 +112,12 @@ _NEVER_STARTED_WORDS = "The worker could not start the run."
 class ApplyNews(Command[list[NewsOutcome]]):
     """Attempts were accepted, refused, given back, started, missed, or have ended."""
 
-    needs_lease_clock = True
-
     def __init__(self, news: Sequence[News]) -> None:
         super().__init__()
         self._news = news
         self.weight = 2 * len(news)
+        self.is_optimistic = all(item.kind in _GOOD for item in news)
+        self.needs_lease_clock = any(item.kind is NewsKind.NOT_HELD for item in news)
 
     def wanted(self, wanted: Wanted) -> None:
         # Runs before their attempts, like whoever ends a run: nobody waits for each other in a ring.
@@ -122,7 +125,8 @@ class ApplyNews(Command[list[NewsOutcome]]):
 
     def apply(self, work: Work) -> Steps[list[NewsOutcome]]:
         ids = sorted({item.run_id for item in self._news})
-        found = yield from work.rows.find(AttemptRow, [("run_id", "in", ids)])
+        lock = Lock.NONE if work.is_optimistic else Lock.CHANGE
+        found = yield from work.rows.find(AttemptRow, [("run_id", "in", ids)], lock=lock)
         rows = {row.run_id: row for row in found}
         outcomes: list[NewsOutcome] = []
         for item in self._news:
@@ -139,7 +143,7 @@ def _apply(work: Work, rows: dict[str, AttemptRow], item: News) -> Steps[NewsOut
             return NewsOutcome(item, Standing.OVER)  # somebody else answers for it by now
         row.session_id, row.worker_id = item.session_id, item.worker_id
         work.rows.put(row)
-    if item.kind in (NewsKind.ACCEPTED, NewsKind.HELD, NewsKind.STARTED):
+    if item.kind in _GOOD:
         if row.phase == Phase.OFFERED or item.kind is NewsKind.STARTED:
             row.phase = int(Phase.ACCEPTED)
             row.infrastructure_id = item.infrastructure_id or row.infrastructure_id

@@ -24,6 +24,7 @@ from headrace_services.domain.states import SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentVersionRow
 from headrace_services.storage.dispatch_facts import DispatchFacts
+from headrace_services.storage.dispatch_lines import LINES, Lines
 from headrace_services.storage.dispatch_rows import AttemptRow, QueuedRunRow, RouteRow, SessionRow, why_over
 from headrace_services.storage.dispatch_stores import Waiting
 from headrace_services.storage.entities import Lock
@@ -80,33 +81,44 @@ class Claims:
         claimed: the runs that were handed out.
         over: sessions and epochs whose stream may not go on, and why.
         is_exhausted: there was nothing more to hand out to these offers.
+        is_dry: all that waits in the lines that are open to them has been handed out.
     """
 
     claimed: Sequence[Claimed]
     over: Sequence[tuple[str, int, str]]
     is_exhausted: bool
+    is_dry: bool
 
 
 class Claim(Command[Claims]):
     """Workers have room."""
 
-    def __init__(self, offers: Sequence[StreamOffer]) -> None:
+    def __init__(self, offers: Sequence[StreamOffer], *, is_optimistic: bool = False) -> None:
         super().__init__()
+        self.is_optimistic = is_optimistic
         self._offers = offers
+        self._tries = 0
         self.weight = min(sum(item.offer.credit for item in offers), _MOST)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether it went by what was read without locks, and could not: of a limit, or of a rival."""
+        return self.is_optimistic and self._tries > 1
+
     def apply(self, work: Work) -> Steps[Claims]:
-        offers, over = yield from self._living(work)
+        self._tries += 1
+        lines = yield from self._lines(work)
+        offers, over = self._living(lines.sessions)
         if not offers:
-            return Claims((), over, True)
+            return Claims((), over, True, False)
         loaded = DispatchFacts(work, offers)
-        pools = {name for offer in offers if offer.kind is RouteKind.WORK_POOL for name in offer.subjects}
-        yield from loaded.load_pools(pools)
-        routes = yield from _routes(work, loaded)
+        yield from loaded.take_pools(lines.pools, lines.queues)
+        routes = {row.id: row for row in lines.routes if _is_open(row, RouteKind(row.kind), loaded)}
         if not routes:
-            return Claims((), over, True)
+            return Claims((), over, True, False)
         most = min(sum(offer.credit for offer in offers), _MOST)
-        waiting: list[Waiting] = yield from call("load_candidates", sorted(routes), most)
+        lock = not work.is_optimistic
+        waiting: list[Waiting] = yield from call("load_candidates", sorted(routes), most, lock)
         by_id = {row.queued.run_id: row for row in waiting if not work.queueing.has_left(row.queued.run_id)}
         yield from loaded.load_deployments(
             w.queued.deployment_id for w in by_id.values() if w.queued.deployment_id
@@ -122,13 +134,21 @@ class Claim(Command[Claims]):
             for choice in choices
             if (made := _apply(work, loaded, choice, by_id, runs, versions)) is not None
         ]
-        yield from _move_passes(claimed, by_id, routes)
-        return Claims(claimed, over, len(waiting) < most)
+        _move_passes(work, claimed, by_id, routes)
+        is_exhausted = len(waiting) < most
+        return Claims(claimed, over, is_exhausted, is_exhausted and len(claimed) == len(waiting))
 
-    def _living(self, work: Work) -> Steps[tuple[list[Offer], list[tuple[str, int, str]]]]:
+    def _lines(self, work: Work) -> Steps[Lines]:
+        """The sessions, and the lines that they take from."""
+        offers = [item.offer for item in self._offers]
+        sessions = sorted({offer.session_id for offer in offers})
+        subjects = sorted({(int(offer.kind), subject) for offer in offers for subject in offer.subjects})
+        pools = [subject for kind, subject in subjects if kind == RouteKind.WORK_POOL]
+        lines: Lines = yield from work.rows.read("load_lines", LINES, sessions, pools, subjects)
+        return lines
+
+    def _living(self, rows: Sequence[SessionRow]) -> tuple[list[Offer], list[tuple[str, int, str]]]:
         """Copies of the offers whose session is alive in that epoch; the others, and what is wrong."""
-        ids = sorted({item.offer.session_id for item in self._offers})
-        rows = yield from work.rows.find(SessionRow, [("id", "in", ids)], lock=Lock.NONE)
         found = {row.id: row for row in rows}
         living: list[Offer] = []
         over: list[tuple[str, int, str]] = []
@@ -144,19 +164,6 @@ class Claim(Command[Claims]):
                 )
             )
         return living, over
-
-
-def _routes(work: Work, loaded: DispatchFacts) -> Steps[dict[int, RouteRow]]:
-    """The lines from which one of the offers may take something now."""
-    found: dict[int, RouteRow] = {}
-    offers = loaded.facts.offers
-    for kind in sorted({offer.kind for offer in offers}):
-        subjects = sorted({s for offer in offers if offer.kind is kind for s in offer.subjects})
-        where = [("kind", "=", int(kind)), ("subject", "in", subjects)]
-        for route in (yield from work.rows.find(RouteRow, where, lock=Lock.NONE)):
-            if _is_open(route, kind, loaded):
-                found[route.id] = route
-    return found
 
 
 def _is_open(route: RouteRow, kind: RouteKind, loaded: DispatchFacts) -> bool:
@@ -316,15 +323,13 @@ def _block(work: Work, run: RunRow, row: QueuedRunRow) -> None:
 
 
 def _move_passes(
-    claimed: Sequence[Claimed], waiting: Mapping[str, Waiting], routes: Mapping[int, RouteRow]
-) -> Steps[None]:
+    work: Work, claimed: Sequence[Claimed], waiting: Mapping[str, Waiting], routes: Mapping[int, RouteRow]
+) -> None:
     """Note how far the lines have come in which runs take turns by key."""
-    passes: dict[str, int] = {}
+    passes = work.writes.passes
     for item in claimed:
         row = waiting[item.run.id].queued
         if row.pass_number:
             route = routes[row.route]
             scope = scope_of(Route(RouteKind(route.kind), route.subject, route.queue, ""))
             passes[scope] = max(passes.get(scope, 0), row.pass_number)
-    if passes:
-        yield from call("move_passes", dict(sorted(passes.items())))

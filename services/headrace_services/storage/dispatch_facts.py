@@ -42,10 +42,16 @@ class DispatchFacts:
             return
         rows = self._work.rows
         pools = yield from rows.find(WorkPoolRow, [("name", "in", sorted(names))], lock=Lock.NONE)
+        ids = sorted(pool.id for pool in pools)
+        if ids:
+            queues = yield from rows.find(WorkQueueRow, [("pool_id", "in", ids)], lock=Lock.NONE)
+            yield from self.take_pools(pools, queues, lock=lock)
+
+    def take_pools(
+        self, pools: Sequence[WorkPoolRow], queues: Sequence[WorkQueueRow], *, lock: bool = True
+    ) -> Steps[None]:
+        """As `load_pools`, of pools and queues that were found without locks."""
         ids = {pool.id: pool.name for pool in pools}
-        if not ids:
-            return
-        queues = yield from rows.find(WorkQueueRow, [("pool_id", "in", sorted(ids))], lock=Lock.NONE)
         if lock:
             pools = yield from self._locked(WorkPoolRow, pools)
             queues = yield from self._locked(WorkQueueRow, queues)

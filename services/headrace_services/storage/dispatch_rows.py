@@ -47,6 +47,7 @@ class QueuedRunRow(Entity):
 
     TABLE = "run_queue"
     KEY = ("run_id",)
+    REPLACES = True
 
     run_id: str = column("uuid")
     route: int = column("bigint")
@@ -95,6 +96,7 @@ class AttemptRow(Entity):
 
     TABLE = "attempt_holders"
     KEY = ("run_id",)
+    GUARDS = ("fence", "session_id", "phase", "infrastructure_id")
 
     run_id: str = column("uuid")
     attempt: int = column("int")

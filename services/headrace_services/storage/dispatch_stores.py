@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from headrace_services.storage.blobs import blob, from_blob
 from headrace_services.storage.columns import RUN_COLUMNS, RUN_ID_COLUMNS
+from headrace_services.storage.declared_rows import WorkPoolRow, WorkQueueRow
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
-from headrace_services.storage.dispatch_rows import QueuedRunRow
-from headrace_services.storage.entities import row_from, table_of
+from headrace_services.storage.dispatch_lines import PG_LINES, Lines, lines_from
+from headrace_services.storage.dispatch_rows import QueuedRunRow, RouteRow, SessionRow
+from headrace_services.storage.entities import Entity, Lock, Order, Where, row_from, table_of
 from headrace_services.storage.postgresql import Connection
+from headrace_services.storage.postgresql_statement import Part, Statement
 from headrace_services.storage.steps import Row
 
+if TYPE_CHECKING:
+    from headrace_services.storage.work import Writes
+
 __all__ = ["PostgresqlDispatch", "SessionRenewal", "SqliteDispatch", "Waiting"]
+
+E = TypeVar("E", bound=Entity)
 
 
 class Waiting(NamedTuple):
@@ -60,7 +68,23 @@ _PG_WAITING: Final = (
     f"{', '.join(f'r.{n}::text' if n in RUN_ID_COLUMNS else f'r.{n}' for n in RUN_COLUMNS)}, r.full_spec "
     "FROM unnest($1::bigint[]) AS wanted (route) CROSS JOIN LATERAL ("
     f"SELECT * FROM run_queue WHERE run_queue.route = wanted.route AND {_READY} {_TURN} LIMIT $2 "
-    "FOR NO KEY UPDATE SKIP LOCKED) AS q JOIN runs AS r ON r.id = q.run_id FOR NO KEY UPDATE OF r SKIP LOCKED"
+    "{lock}) AS q JOIN runs AS r ON r.id = q.run_id "
+)
+_PG_LOCKED: Final = (
+    _PG_WAITING.replace("{lock}", "FOR NO KEY UPDATE SKIP LOCKED") + "FOR NO KEY UPDATE OF r SKIP LOCKED"
+)
+_PG_UNLOCKED: Final = _PG_WAITING.replace("{lock}", "")
+_UNQUEUE: Final = Part(
+    "DELETE FROM run_queue USING {rows} WHERE run_queue.run_id = new.run_id", (("run_id", "uuid"),)
+)
+_PASS: Final = (("name", "text"), ("pass_number", "bigint"))
+_MOVE_PASSES: Final = Part(
+    "UPDATE queue_passes SET pass_number = new.pass_number FROM {rows} "
+    "WHERE queue_passes.name = new.name AND queue_passes.pass_number < new.pass_number",
+    _PASS,
+)
+_CONFIRM_UNKEYED: Final = Part(
+    "SELECT 1 FROM {rows} JOIN queue_passes ON queue_passes.name = new.name", _PASS[:1]
 )
 _COUNT_DEPLOYMENTS: Final = (
     "SELECT deployment_id, count(*) FROM attempt_holders WHERE deployment_id {in} "
@@ -104,7 +128,25 @@ class SqliteDispatch:
     def _connected(self) -> sqlite3.Connection:
         raise NotImplementedError
 
-    def load_candidates(self, routes: Sequence[int], most: int) -> list[Waiting]:
+    def find_rows(self, cls: type[E], where: Where, order: Order, limit: int | None, lock: Lock) -> list[E]:
+        raise NotImplementedError
+
+    def load_lines(
+        self, sessions: Sequence[str], pools: Sequence[str], subjects: Sequence[tuple[int, str]]
+    ) -> Lines:
+        def find(cls: type[E], *where: tuple[str, str, Any]) -> list[E]:
+            return self.find_rows(cls, where, (), None, Lock.NONE)
+
+        found = find(WorkPoolRow, ("name", "in", pools)) if pools else []
+        ids = [pool.id for pool in found]
+        routes: list[RouteRow] = []
+        for kind in sorted({kind for kind, _ in subjects}):
+            names = [subject for other, subject in subjects if other == kind]
+            routes += find(RouteRow, ("kind", "=", kind), ("subject", "in", names))
+        queues = find(WorkQueueRow, ("pool_id", "in", ids)) if ids else []
+        return Lines(find(SessionRow, ("id", "in", sessions)), found, queues, routes)
+
+    def load_candidates(self, routes: Sequence[int], most: int, lock: bool) -> list[Waiting]:
         execute = self._connected().execute
         rows = [row for route in routes for row in execute(_LITE_WAITING, (route, most))]
         return [_waiting(row, is_sqlite=True) for row in rows]
@@ -154,11 +196,19 @@ class SqliteDispatch:
         )
         return done.rowcount
 
-    def move_passes(self, passes: Mapping[str, int]) -> None:
-        self._connected().executemany(
-            "UPDATE queue_passes SET pass_number = ? WHERE name = ? AND pass_number < ?",
-            [(passed, name, passed) for name, passed in passes.items()],
-        )
+    def _flush_queue(self, writes: Writes) -> None:
+        many = self._connected().executemany
+        if writes.unqueued:
+            many("DELETE FROM run_queue WHERE run_id = ?", [(blob(id),) for id in writes.unqueued])
+        if writes.passes:
+            many(
+                "UPDATE queue_passes SET pass_number = ? WHERE name = ? AND pass_number < ?",
+                [(passed, name, passed) for name, passed in writes.passes.items()],
+            )
+
+    def _has_keyed(self, scopes: Sequence[str]) -> bool:
+        sql = f"SELECT 1 FROM queue_passes WHERE name {_in(scopes)}"
+        return self._connected().execute(sql, scopes).fetchone() is not None
 
 
 def _in(values: Sequence[str]) -> str:
@@ -168,10 +218,22 @@ def _in(values: Sequence[str]) -> str:
 class PostgresqlDispatch:
     """Mixed into the PostgreSQL store."""
 
+    async def load_lines(
+        self,
+        connection: Connection,
+        sessions: Sequence[str],
+        pools: Sequence[str],
+        subjects: Sequence[tuple[int, str]],
+    ) -> Lines:
+        kinds, names = zip(*subjects, strict=True) if subjects else ((), ())
+        row = await connection.fetchrow(PG_LINES, sessions, pools, kinds, names)
+        assert row is not None
+        return lines_from(row)
+
     async def load_candidates(
-        self, connection: Connection, routes: Sequence[int], most: int
+        self, connection: Connection, routes: Sequence[int], most: int, lock: bool
     ) -> list[Waiting]:
-        rows = await connection.fetch(_PG_WAITING, list(routes), most)
+        rows = await connection.fetch(_PG_LOCKED if lock else _PG_UNLOCKED, list(routes), most)
         return [_waiting(tuple(row), is_sqlite=False) for row in rows]
 
     async def count_deployments(self, connection: Connection, ids: Sequence[str], now: int) -> Sequence[Row]:
@@ -220,10 +282,8 @@ class PostgresqlDispatch:
         )
         return int(done.rpartition(" ")[2])
 
-    async def move_passes(self, connection: Connection, passes: Mapping[str, int]) -> None:
-        await connection.execute(
-            "UPDATE queue_passes SET pass_number = new.pass_number "
-            "FROM unnest($1::text[], $2::bigint[]) AS new (name, pass_number) "
-            "WHERE queue_passes.name = new.name AND queue_passes.pass_number < new.pass_number",
-            *(list(passes), list(passes.values())),
-        )
+    def _add_queue(self, statement: Statement, writes: Writes) -> None:
+        """Add what is written of the queue itself."""
+        statement.add(_UNQUEUE, [(id,) for id in writes.unqueued])
+        statement.add(_MOVE_PASSES, sorted(writes.passes.items()))
+        statement.add(_CONFIRM_UNKEYED, [(name,) for name in sorted(set(writes.unkeyed))], each=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from headrace.v1.run_pb2 import AttemptRef
 from headrace.v1.run_service_pb2 import ExplainRunResponse, ProposeStateResponse
@@ -31,6 +31,8 @@ from headrace_services.storage.worker_commands import (
 __all__ = ["DispatchWriter"]
 
 T = TypeVar("T")
+_CLAIMS_WITH_LOCKS: Final = 64
+"""So many claims lock what they read after one that did not, and should have."""
 
 
 class DispatchWriter:
@@ -38,10 +40,13 @@ class DispatchWriter:
 
     Attributes:
         known_routes: ids of lines that are in the database, for ever.
+        keyed_scopes: see `Queueing`.
     """
 
     def __init__(self) -> None:
         self.known_routes: set[int] = set()
+        self.keyed_scopes: set[str] = set()
+        self._claims_with_locks = 0
         self._next_due: int | None = None
         self._frees_slots = False
 
@@ -94,7 +99,12 @@ class DispatchWriter:
 
     async def claim(self, offers: Sequence[StreamOffer]) -> Claims:
         """Hand waiting runs to workers. When it returns they are theirs, durably."""
-        return await self._ask(Claim(offers))
+        command = Claim(offers, is_optimistic=self._claims_with_locks == 0)
+        self._claims_with_locks = max(0, self._claims_with_locks - 1)
+        claims = await self._ask(command)
+        if command.has_lost:
+            self._claims_with_locks = _CLAIMS_WITH_LOCKS
+        return claims
 
     async def promote_due(self, ahead_seconds: float) -> Promoted:
         """Give runs whose time has come their turn.

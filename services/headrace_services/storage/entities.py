@@ -27,6 +27,7 @@ __all__ = [
     "column",
     "compile_delete",
     "compile_find",
+    "replacing",
     "row_from",
     "row_values",
     "table_of",
@@ -75,13 +76,19 @@ class Entity:
     Attributes:
         is_stored: the row is in the database.
         stored_version: its version there.
+        stored_guards: what its `GUARDS` are there.
     """
 
     TABLE: ClassVar[str]
     KEY: ClassVar[tuple[str, ...]]
+    REPLACES: ClassVar[bool] = False
+    """A new row takes the place of the one that has its key, if there is one."""
+    GUARDS: ClassVar[tuple[str, ...]] = ()
+    """In place of a version: columns that an update expects as they were loaded."""
 
     is_stored: bool = field(default=False, kw_only=True)
     stored_version: int = field(default=0, kw_only=True)
+    stored_guards: tuple[Any, ...] = field(default=(), kw_only=True)
 
     @property
     def key(self) -> Key:
@@ -91,9 +98,14 @@ class Entity:
     @classmethod
     def loaded(cls, values: Iterable[Any]) -> Self:
         """A row as the database has it."""
-        row = cls(*values, is_stored=True)
-        row.stored_version = getattr(row, VERSION, 0)
+        row = cls(*values)
+        row.note_stored()
         return row
+
+    def note_stored(self) -> None:
+        """The row is in the database as it is now."""
+        self.is_stored, self.stored_version = True, getattr(self, VERSION, 0)
+        self.stored_guards = tuple(getattr(self, name) for name in self.GUARDS)
 
 
 E = TypeVar("E", bound=Entity)
@@ -173,6 +185,15 @@ def compile_find(
     if lock is not Lock.NONE and dialect.name == "postgresql":
         sql += f" {lock.value}"
     return sql, parameters
+
+
+def replacing(cls: type[Entity]) -> str:
+    """The end of an INSERT: what becomes of a row that has the key already."""
+    table = table_of(cls)
+    if not cls.REPLACES:
+        return ""
+    assigned = ", ".join(f"{name} = excluded.{name}" for name in table.changing)
+    return f" ON CONFLICT ({', '.join(table.key)}) DO UPDATE SET {assigned}"
 
 
 def compile_delete(cls: type[Entity], dialect: Dialect, where: Where) -> tuple[str, list[Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.entities import (
@@ -16,11 +16,13 @@ from headrace_services.storage.entities import (
     Where,
     compile_delete,
     compile_find,
+    replacing,
     row_from,
     row_values,
     table_of,
 )
 from headrace_services.storage.postgresql import Connection
+from headrace_services.storage.postgresql_statement import Part, Statement
 from headrace_services.storage.rowset import RowWrites
 from headrace_services.storage.steps import Conflict, Row
 
@@ -34,14 +36,15 @@ def numbered(sql: str) -> str:
     return first + "".join(f"${i}{part}" for i, part in enumerate(rest, 1))
 
 
-def _guarded(table: Table) -> list[str]:
+def _guarded(cls: type[Entity]) -> list[str]:
     """The columns that say which row, as it was, is written."""
-    return [*table.key, *(["version"] if table.is_versioned else [])]
+    table = table_of(cls)
+    return [*table.key, *(["version"] if table.is_versioned else []), *cls.GUARDS]
 
 
 def _stored(row: Entity, table: Table) -> Row:
     """The values of `_guarded` as the database should have them."""
-    return (*row.key, row.stored_version) if table.is_versioned else row.key
+    return (*row.key, *((row.stored_version,) if table.is_versioned else ()), *row.stored_guards)
 
 
 class SqliteEntities:
@@ -61,8 +64,8 @@ class SqliteEntities:
 
     def write_rows(self, writes: RowWrites) -> None:
         table = table_of(writes.cls)
-        guard = " AND ".join(f"{name} = ?" for name in _guarded(table))
-        guarded = _guarded(table)
+        guarded = _guarded(writes.cls)
+        guard = " AND ".join(f"{name} {'IS' if name in writes.cls.GUARDS else '='} ?" for name in guarded)
         if writes.deleted:
             parameters = [_blobs(table, guarded, _stored(row, table)) for row in writes.deleted]
             self._each(f"DELETE FROM {table.name} WHERE {guard}", parameters)
@@ -80,7 +83,9 @@ class SqliteEntities:
             names = [name for name, _ in table.columns]
             parameters = [_blobs(table, names, row_values(row, names)) for row in writes.inserted]
             marks = ", ".join("?" * len(names))
-            self._each(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", parameters)
+            listed = ", ".join(names)
+            sql = f"INSERT INTO {table.name} ({listed}) VALUES ({marks}){replacing(writes.cls)}"
+            self._each(sql, parameters)
 
     def _each(self, sql: str, parameters: Sequence[Row]) -> None:
         if self._connected().executemany(sql, parameters).rowcount != len(parameters):
@@ -116,35 +121,51 @@ class PostgresqlEntities:
         await connection.execute(numbered(sql), *parameters)
 
     async def write_rows(self, connection: Connection, writes: RowWrites) -> None:
-        table = table_of(writes.cls)
-        types = table.types
-        guarded = _guarded(table)
-        matched = " AND ".join(f"{table.name}.{name} = new.stored_{name}" for name in guarded)
-        stored = [(f"stored_{name}", types[name]) for name in guarded]
-        if writes.deleted:
-            rows = [_stored(row, table) for row in writes.deleted]
-            await _each(connection, f"DELETE FROM {table.name} USING {{rows}} WHERE {matched}", stored, rows)
-        if writes.updated:
-            assigned = ", ".join(f"{name} = new.{name}" for name in table.changing)
-            columns = [*((name, types[name]) for name in table.changing), *stored]
-            rows = [(*row_values(row, table.changing), *_stored(row, table)) for row in writes.updated]
-            sql = f"UPDATE {table.name} SET {assigned} FROM {{rows}} WHERE {matched}"
-            await _each(connection, sql, columns, rows)
-        if writes.inserted:
-            names = [name for name, _ in table.columns]
-            listed = ", ".join(names)
-            rows = [row_values(row, names) for row in writes.inserted]
-            sql = f"INSERT INTO {table.name} ({listed}) SELECT {listed} FROM {{rows}}"
-            await _each(connection, sql, list(table.columns), rows)
+        statement = Statement()
+        self._add_rows(statement, writes)
+        await statement.run(connection)
+
+    def _add_rows(self, statement: Statement, writes: RowWrites) -> None:
+        """Add what is written of one table; each row that was there must be as it was loaded."""
+        parts, table = _parts(writes.cls), table_of(writes.cls)
+        statement.add(parts.delete, [_stored(row, table) for row in writes.deleted], each=1)
+        changing = table.changing
+        updated = [(*row_values(row, changing), *_stored(row, table)) for row in writes.updated]
+        statement.add(parts.update, updated, each=1)
+        names = [name for name, _ in table.columns]
+        statement.add(parts.insert, [row_values(row, names) for row in writes.inserted])
+
+    def _add_kept(self, statement: Statement, kept: Mapping[type[Entity], Sequence[Entity]]) -> None:
+        """Let the statement fail when one of the rows, which were not locked, is not as it was loaded."""
+        for cls, rows in kept.items():
+            statement.add(_parts(cls).keep, [_stored(row, table_of(cls)) for row in rows], each=1)
 
 
-async def _each(
-    connection: Connection, sql: str, columns: Sequence[tuple[str, Any]], rows: Sequence[Row]
-) -> None:
-    """Run `sql`, in which `{rows}` stands for the rows, as a table with `columns` (name, type)."""
-    places = ", ".join(f"${i}::{type}[]" for i, (_, type) in enumerate(columns, 1))
-    names = ", ".join(name for name, _ in columns)
-    arrays = [list(values) for values in zip(*rows, strict=True)]
-    done = await connection.execute(sql.replace("{rows}", f"unnest({places}) AS new ({names})"), *arrays)
-    if int(str(done).rpartition(" ")[2]) != len(rows):
-        raise Conflict
+class _Parts(NamedTuple):
+    """What is done with the rows of one table."""
+
+    delete: Part
+    update: Part
+    insert: Part
+    keep: Part
+
+
+@cache
+def _parts(cls: type[Entity]) -> _Parts:
+    table = table_of(cls)
+    name, types = table.name, table.types
+    guarded = _guarded(cls)
+    matched = " AND ".join(
+        f"{name}.{column} {'IS NOT DISTINCT FROM' if column in cls.GUARDS else '='} new.stored_{column}"
+        for column in guarded
+    )
+    stored = tuple((f"stored_{column}", types[column]) for column in guarded)
+    changing = tuple((column, types[column]) for column in table.changing)
+    assigned = ", ".join(f"{column} = new.{column}" for column, _ in changing)
+    listed = ", ".join(column for column, _ in table.columns)
+    return _Parts(
+        Part(f"DELETE FROM {name} USING {{rows}} WHERE {matched} RETURNING 1", stored),
+        Part(f"UPDATE {name} SET {assigned} FROM {{rows}} WHERE {matched} RETURNING 1", (*changing, *stored)),
+        Part(f"INSERT INTO {name} ({listed}) SELECT {listed} FROM {{rows}}{replacing(cls)}", table.columns),
+        Part(f"SELECT 1 FROM {{rows}} JOIN {name} ON {matched} FOR KEY SHARE OF {name}", stored),
+    )

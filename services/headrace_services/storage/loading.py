@@ -28,6 +28,7 @@ def load(work: Work, batch: Sequence[Command[Any]], memory: Memory) -> Steps[Non
     # A recorder first: once it is there, whatever it has recorded elsewhere up to then can be seen. The other
     # way round, runs that another replica is about to commit would be taken for missing.
     yield from work.load_recorders(recorders)
+    work.expect_new(wanted.fresh)
     yield from work.load_runs(wanted.runs)
     yield from _load_known(work, wanted, memory)
     yield from work.load_keys(wanted.keys)

@@ -99,11 +99,13 @@ class Wanted(NamedTuple):
     flows: set[str]
     roots: set[str]
     keys: set[tuple[str, str]]
+    fresh: set[str]
+    """Runs that are asked for under ids of their own: hardly ever is there one already."""
 
     @classmethod
     def nothing(cls) -> Wanted:
         """Nothing yet."""
-        return cls(set(), [], set(), set(), set())
+        return cls(set(), [], set(), set(), set(), set())
 
 
 def wanted_by(ops: Sequence[Op], wanted: Wanted) -> None:

@@ -17,6 +17,7 @@ from headrace_services.storage.columns import (
     updated_values,
 )
 from headrace_services.storage.dispatch_stores import PostgresqlDispatch
+from headrace_services.storage.entities import Lock
 from headrace_services.storage.entity_stores import PostgresqlEntities
 from headrace_services.storage.errors import is_disconnect, translate
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
@@ -245,10 +246,16 @@ _CONFIRM_ABSENT: Final = Part(
 _WITHOUT_LOCKS: Final = frozenset(
     {
         *("load_runs", "load_recorders", "load_facts", "load_known", "load_keys", "load_requests"),
-        *("load_inputs", "load_full_spec", "flush"),
+        *("load_inputs", "load_full_spec", "load_lines", "load_candidates", "flush"),
     }
 )
-"""What an optimistic transaction may do; a row of any other kind counts only while it is locked."""
+"""What an optimistic transaction may do, beside finding rows that would not be locked or only be kept."""
+
+
+def _needs_locks(operation: str, arguments: Sequence[Any]) -> bool:
+    if operation == "find_rows":
+        return arguments[-1] not in (Lock.NONE, Lock.KEEP)
+    return operation not in _WITHOUT_LOCKS
 
 
 class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
@@ -288,7 +295,7 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
         try:
             connection = await self._connected()
             if is_optimistic:
-                return await self._step(connection, logic(), _WITHOUT_LOCKS)
+                return await self._step(connection, logic(), is_optimistic=True)
             async with connection.transaction():
                 return await self._step(connection, logic())
         except BaseException as error:
@@ -315,9 +322,7 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
         if connection is not None:
             connection.terminate()
 
-    async def _step(
-        self, connection: Connection, logic: Steps[T], allowed: Collection[str] | None = None
-    ) -> T:
+    async def _step(self, connection: Connection, logic: Steps[T], *, is_optimistic: bool = False) -> T:
         rows: Any = None
         while True:
             try:
@@ -325,7 +330,7 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
             except StopIteration as done:
                 answer: T = done.value
                 return answer
-            if allowed is not None and operation not in allowed:
+            if is_optimistic and _needs_locks(operation, arguments):
                 raise Conflict  # it needs locks after all
             rows = await getattr(self, operation)(connection, *arguments)
 
@@ -392,6 +397,8 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
 
     async def flush(self, connection: Connection, writes: Writes) -> None:
         statement = Statement()
+        for rows in writes.row_writes:
+            self._add_rows(statement, rows)
         flows = [(id, name, writes.time) for id, name in sorted(writes.flows.items())]
         statement.add(_INSERT_FLOWS, flows)
         statement.add(_INSERT_RUNS, [run_values(run) for run in writes.inserted_runs])
@@ -407,7 +414,9 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
         if writes.inputs or writes.timers:
             self._add_inputs_and_timers(statement, writes)
         statement.add(_END_ATTEMPTS, [(id,) for id in writes.ended_attempts])
+        self._add_queue(statement, writes)
         self._add_outbox(statement, writes)
+        self._add_kept(statement, writes.kept_rows)
         statement.add(_CONFIRM_RUNS, writes.confirmed_runs, each=1)
         statement.add(_CONFIRM_FLOWS, [(id,) for id in writes.confirmed_flows], each=1)
         statement.add(_CONFIRM_ABSENT, [(id,) for id in writes.absent_runs], each=0)

@@ -20,10 +20,10 @@ from headrace_services.domain.effects import RetryType
 from headrace_services.domain.fairness import next_pass
 from headrace_services.domain.schedules import QUEUED
 from headrace_services.domain.states import FINAL_TYPES, PAUSED, SCHEDULED
-from headrace_services.storage.dispatch_rows import PassRow, QueuedRunRow, RouteRow
+from headrace_services.storage.dispatch_rows import AttemptRow, PassRow, QueuedRunRow, RouteRow
 from headrace_services.storage.entities import Lock
 from headrace_services.storage.rows import Requeue, RunRow
-from headrace_services.storage.steps import Steps
+from headrace_services.storage.steps import Conflict, Steps
 
 if TYPE_CHECKING:
     from headrace_services.storage.work import Work
@@ -103,18 +103,20 @@ class Queueing:
 
     Attributes:
         known_routes: ids of routes that are in the database.
+        keyed_scopes: lines in which runs take turns by key, for ever; grows with those that are found.
         new_routes: ids of routes that this transaction adds.
-        next_due: the earliest instant at which a run that was queued now is due; None: none was.
+        next_due: the earliest instant at which a run that was queued now is due; None: each is already.
         has_news: somebody may have something to hand out.
         frees_slots: runs that wait for a slot of their deployment may have one now.
     """
 
-    def __init__(self, work: Work, known_routes: Collection[int]) -> None:
+    def __init__(self, work: Work, known_routes: Collection[int], keyed_scopes: set[str]) -> None:
         self._work = work
         self._queued: dict[str, RunRow] = {}
         self._left: set[str] = set()
         self._ended: dict[str, RunRow] = {}
         self.known_routes = known_routes
+        self.keyed_scopes = keyed_scopes
         self.new_routes: set[int] = set()
         self.next_due: int | None = None
         self.has_news = self.frees_slots = False
@@ -169,13 +171,14 @@ class Queueing:
             self.has_news = True
             self.frees_slots = any(run.deployment_id for run in self._ended.values())
             self._work.writes.ended_attempts.extend(sorted(self._ended))
+            self._work.rows.discard(AttemptRow, [(id,) for id in self._ended])
         gone = self._left | {run.id for run in self._queued.values() if run.stored_version is not None}
-        if gone:
-            yield from self._work.rows.delete_where(QueuedRunRow, [("run_id", "in", sorted(gone))])
-        if self._queued:
-            yield from self._insert()
+        self._work.rows.discard(QueuedRunRow, [(id,) for id in gone])
+        queued = (yield from self._insert()) if self._queued else set[str]()
+        self._work.writes.unqueued.extend(sorted(gone - queued))
 
-    def _insert(self) -> Steps[None]:
+    def _insert(self) -> Steps[set[str]]:
+        """Queue the runs that have a line; their ids."""
         routes: dict[str, Route] = {}
         fresh: list[QueuedRunRow] = []
         for run in self._queued.values():
@@ -192,7 +195,8 @@ class Queueing:
             self._work.rows.put(row)
         if fresh:
             self.has_news = True
-            self.next_due = min(row.due_time for row in fresh)
+            self.next_due = min((row.due_time for row in fresh if row.pass_number is None), default=None)
+        return set(routes)
 
     def _add_routes(self, routes: Iterable[Route]) -> Steps[None]:
         unknown = {route.id: route for route in routes if route.id not in self.known_routes}
@@ -232,14 +236,24 @@ def give_passes(work: Work, due: Iterable[tuple[str, QueuedRunRow]]) -> Steps[No
     """Give each of the rows, which are due, its turn within its scope.
 
     While nobody uses keys in a scope there is nothing to remember of it: first come, first served.
+
+    Raises:
+        Conflict: somebody does, and the transaction locks nothing.
     """
     listed = list(due)
     scopes = {scope for scope, _ in listed}
     if not scopes:
         return
-    keyed = {scope for scope, row in listed if row.fairness_key}
-    found = yield from work.rows.find(PassRow, [("name", "in", sorted(scopes))], lock=Lock.NONE)
-    keyed |= {row.name for row in found}
+    known = work.queueing.keyed_scopes
+    keyed = {scope for scope, row in listed if row.fairness_key} | known & scopes
+    if work.is_optimistic:
+        if keyed:
+            raise Conflict
+        work.writes.unkeyed.extend(sorted(scopes))
+    elif scopes - keyed:
+        found = yield from work.rows.find(PassRow, [("name", "in", sorted(scopes - keyed))], lock=Lock.NONE)
+        keyed |= {row.name for row in found}
+    known |= keyed
     if keyed:
         names = {_pass_name(scope, row.fairness_key) for scope, row in listed if scope in keyed}
         yield from work.rows.load(PassRow, [(name,) for name in names | keyed])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 from headrace_services.storage.entities import VERSION, Entity, Key, Lock, Order, Where
@@ -27,6 +27,11 @@ class RowWrites(NamedTuple):
     updated: Sequence[Entity]
     inserted: Sequence[Entity]
 
+    def note_stored(self) -> None:
+        """They are written."""
+        for row in (*self.updated, *self.inserted):
+            row.note_stored()
+
 
 class Rows:
     """Loads rows, keeps one object for each, and writes those that were changed.
@@ -41,6 +46,8 @@ class Rows:
         self._deleted: dict[type[Entity], dict[Key, Entity]] = {}
         self.has_written = False
         """Something was written before the transaction's end."""
+        self.kept: dict[tuple[type[Entity], Key], Entity] = {}
+        """Rows that were read with `Lock.KEEP`, as they were then."""
         self.written: set[type[Entity]] = set()
         """Tables in which rows were made, changed or deleted one by one."""
 
@@ -83,7 +90,17 @@ class Rows:
         """
         yield from self._write(cls)
         found: list[E] = yield from call("find_rows", cls, where, order, limit, lock)
-        return [self._same(row) for row in found]
+        rows = [self._same(row) for row in found]
+        if lock is Lock.KEEP:
+            self.kept.update(((cls, row.key), row) for row in rows)
+        return rows
+
+    def read(self, operation: str, tables: Collection[type[Entity]], *arguments: Any) -> Steps[Any]:
+        """The answer of an operation that finds rows of several tables, unlocked: a tuple of lists."""
+        for cls in tables:
+            yield from self._write(cls)
+        found = yield from call(operation, *arguments)
+        return type(found)(*([self._same(row) for row in rows] for rows in found))
 
     def one(self, cls: type[E], where: Where, lock: Lock = Lock.CHANGE) -> Steps[E | None]:
         """The one row that meets the conditions, locked; None: there is none."""
@@ -114,27 +131,41 @@ class Rows:
         self.has_written = True
         yield from call("delete_rows", cls, where)
 
-    def flush(self) -> Steps[None]:
-        """Write what was changed.
+    def discard(self, cls: type[Entity], keys: Iterable[Key]) -> None:
+        """Forget the rows and what was changed in them: the rest of the transaction writes them."""
+        changed = self._changed.get(cls, {})
+        for key in keys:
+            changed.pop(key, None)
+            self._known.pop((cls, key), None)
 
-        Raises:
-            Conflict: a row is not what it was when it was loaded.
+    def take(self) -> Steps[list[RowWrites]]:
+        """What is still to be written, for the one write at the end.
+
+        Where a new row takes the place of a deleted one, that is written at once: one statement has no
+        order.
         """
-        for cls in list(self._deleted | self._changed):
-            yield from self._write(cls)
+        for cls in list(self._deleted.keys() & self._changed.keys()):
+            if not self._deleted[cls].keys().isdisjoint(self._changed[cls]):
+                yield from self._write(cls)
+        taken = [self._take(cls) for cls in list(self._deleted | self._changed)]
+        return [writes for writes in taken if writes is not None]
 
     def _write(self, cls: type[Entity]) -> Steps[None]:
+        writes = self._take(cls)
+        if writes is not None:
+            yield from call("write_rows", writes)
+            writes.note_stored()
+
+    def _take(self, cls: type[Entity]) -> RowWrites | None:
         deleted = self._deleted.pop(cls, {})
         changed = self._changed.pop(cls, {})
         if not deleted and not changed:
-            return
+            return None
         self.written.add(cls)
+        self.has_written = True
         updated = [row for row in changed.values() if row.is_stored]
         inserted = [row for row in changed.values() if not row.is_stored]
-        self.has_written = True
-        yield from call("write_rows", RowWrites(cls, list(deleted.values()), updated, inserted))
-        for row in changed.values():
-            row.is_stored, row.stored_version = True, getattr(row, VERSION, 0)
+        return RowWrites(cls, list(deleted.values()), updated, inserted)
 
     def _same(self, row: E) -> E:
         """The object that stands for the row in this transaction."""

@@ -39,8 +39,7 @@ class CreateRun(Command[tuple[Run, bool]]):
         super().__init__()
         self._run = run
         self._key = text(idempotency_key)
-        # Others wait for workers, in lines whose rows are locked.
-        self.is_optimistic = run.kind == RUN_KIND_FLOW and not (run.deployment_id or run.work_pool)
+        self.is_optimistic = run.kind == RUN_KIND_FLOW
         self._on_conflict = on_conflict
         self._op = run_op(run)
         asked = run.SerializeToString(deterministic=True)
@@ -50,6 +49,7 @@ class CreateRun(Command[tuple[Run, bool]]):
         op = self._op
         wanted.runs.update(id for id in (op.id, op.owner_id, op.parent_id, op.root_id) if id)
         wanted.roots.add(op.id)
+        wanted.fresh.add(op.id)
         if self._run.flow_name:
             wanted.flows.add(self._run.flow_name)
         keyed = self._keyed()

@@ -337,6 +337,9 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
         connection = self._connected()
         many = connection.executemany
         self._confirm(writes)
+        for rows in writes.row_writes:
+            self.write_rows(rows)
+        self._flush_queue(writes)
         if writes.flows:
             many(
                 "INSERT OR IGNORE INTO flows (id, name, create_time) VALUES (?, ?, ?)",
@@ -395,6 +398,8 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
             if not self._fetch(_FIND_FLOW, (blob(id),)):
                 raise Conflict
         if self._fetch_in("SELECT id FROM deleted_runs WHERE id IN ({0})", writes.absent_runs):
+            raise Conflict
+        if writes.unkeyed and self._has_keyed(writes.unkeyed):
             raise Conflict
 
     def _flush_runs(self, connection: sqlite3.Connection, writes: Writes) -> None:

@@ -15,9 +15,10 @@ from headrace_services.domain.effects import RetryType
 from headrace_services.domain.states import CANCELLED, CANCELLING, PAUSED
 from headrace_services.storage import steps
 from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, WorkQueueRow
+from headrace_services.storage.entities import Entity
 from headrace_services.storage.queueing import Queueing, may_be_dispatched
 from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
-from headrace_services.storage.rowset import Rows
+from headrace_services.storage.rowset import Rows, RowWrites
 from headrace_services.storage.state_codec import StateStamp
 from headrace_services.storage.steps import Row, Steps
 
@@ -94,10 +95,13 @@ class Writes:
         "inputs",
         "inserted_runs",
         "is_trimming",
+        "kept_rows",
         "logs",
+        "passes",
         "recorders",
         "renewals",
         "requests",
+        "row_writes",
         "rows",
         "spans",
         "states",
@@ -106,6 +110,8 @@ class Writes:
         "time",
         "timers",
         "tombstones",
+        "unkeyed",
+        "unqueued",
         "updated_runs",
     )
 
@@ -134,11 +140,20 @@ class Writes:
         self.timers: dict[tuple[int, str], tuple[str, int] | None] = {}
         self.is_trimming = False
         self.rows = Rows()
+        # What is left of them for the end.
+        self.row_writes: list[RowWrites] = []
+        # Ids of runs that leave the queue.
+        self.unqueued: list[str] = []
+        # By the name of a line in which runs take turns by key: how far it has come.
+        self.passes: dict[str, int] = {}
         # What the write fails without, because it was read and not locked: runs at these versions, flows.
         self.confirmed_runs: list[tuple[str, int]] = []
         self.confirmed_flows: list[str] = []
         # Ids of runs that must not have been deleted.
         self.absent_runs: list[str] = []
+        # Rows of other tables, as they were read; names of lines in which nobody has used a key yet.
+        self.kept_rows: dict[type[Entity], list[Entity]] = {}
+        self.unkeyed: list[str] = []
 
     @property
     def is_empty(self) -> bool:
@@ -156,6 +171,8 @@ class Writes:
             or self.deleted_flows
             or self.inputs
             or self.timers
+            or self.unqueued
+            or self.passes
             or not self.rows.is_empty
         )
 
@@ -181,6 +198,7 @@ class Work:
     Args:
         remembered: runs that need not be loaded; for an optimistic transaction only.
         known_routes: lines of the queue that are in the database.
+        keyed_scopes: see `Queueing`.
     """
 
     def __init__(
@@ -191,6 +209,7 @@ class Work:
         is_optimistic: bool = False,
         remembered: Mapping[str, RunRow] = _NO_RUNS,
         known_routes: Collection[int] = (),
+        keyed_scopes: set[str] | None = None,
     ) -> None:
         self.now = now
         self.lease_now = lease_now
@@ -206,11 +225,16 @@ class Work:
         self.new_roots: set[str] = set()
         self.writes = Writes(now)
         self.rows = self.writes.rows
-        self.queueing = Queueing(self, known_routes)
+        self.queueing = Queueing(self, known_routes, set() if keyed_scopes is None else keyed_scopes)
         self._touched: dict[str, RunRow] = {}
         self._touched_recorders: dict[str, RecorderRow] = {}
 
     # Loading
+
+    def expect_new(self, ids: Iterable[str]) -> None:
+        """Where the write confirms it, take for granted that there are no such runs but those known."""
+        if self.is_optimistic:
+            self.runs.update((id, None) for id in ids if id not in self._remembered)
 
     def load_runs(self, ids: Iterable[str]) -> Steps[None]:
         """Make `runs` know about `ids`, and about the owners of those that exist."""
@@ -323,13 +347,15 @@ class Work:
             self._write_tags(run)
         writes.recorders.extend(self._touched_recorders.values())
         yield from self.queueing.flush()
-        yield from self.rows.flush()
+        writes.row_writes = yield from self.rows.take()
         self.queueing.has_news |= not self.rows.written.isdisjoint(_DECIDING)
         if self.is_optimistic:
             self._confirm()
         before()
         if not writes.is_empty or writes.confirmed_runs:
             yield from steps.flush(writes)
+        for rows in writes.row_writes:
+            rows.note_stored()
 
     def _confirm(self) -> None:
         """Note what the decisions rest on beside the rows that are written, each at its version."""
@@ -341,6 +367,10 @@ class Work:
         )
         flow_ids = {run.flow_id for run in writes.inserted_runs if run.flow_id is not None}
         writes.confirmed_flows = sorted(flow_ids - writes.flows.keys())
+        written = {id(row) for rows in writes.row_writes for row in (*rows.updated, *rows.deleted)}
+        for (cls, _), row in self.rows.kept.items():
+            if id(row) not in written:
+                writes.kept_rows.setdefault(cls, []).append(row)
         writes.absent_runs = [run.id for run in writes.inserted_runs if run.id in self.new_roots]
 
     def _write_tags(self, run: RunRow) -> None:

@@ -507,6 +507,7 @@ class Writer(DispatchWriter):
                 is_optimistic=is_optimistic,
                 remembered=self._memory.runs if is_optimistic else {},
                 known_routes=self.known_routes,
+                keyed_scopes=self.keyed_scopes,
             )
             work.writes.is_trimming = trims
             yield from load(work, batch, self._memory)
