@@ -45,7 +45,7 @@ __all__ = ["main"]
 GATE_LAG_SECONDS: Final = 1.0
 GATE_LOOK_SECONDS: Final = 0.1
 _SECOND: Final = 1_000_000
-_AHEAD_SECONDS: Final = 10
+_AHEAD_SECONDS: Final = 25
 _WATCHED_SECONDS: Final = 10
 _DURABLE: Final = {"fsync": "on", "full_page_writes": "on"}
 

@@ -26,6 +26,7 @@ from headrace_services.domain.states import SCHEDULED
 __all__ = [
     "LATE_MICROS",
     "LEAD_MICROS",
+    "LEAST_LEAD_MICROS",
     "QUEUED",
     "ActiveRun",
     "CatchUpMode",
@@ -38,12 +39,15 @@ __all__ = [
     "catch_up_rule",
     "due_fires",
     "judge",
+    "lead_before",
     "overlap_rule",
 ]
 
 _SECOND: Final = 1_000_000
-LEAD_MICROS: Final = 5 * _SECOND
+LEAD_MICROS: Final = 20 * _SECOND
 """How long before its instant a run may be made: so that many at one instant are there in time."""
+LEAST_LEAD_MICROS: Final = 5 * _SECOND
+"""The same for one that comes so often that many of its own would be made ahead."""
 LATE_MICROS: Final = 60 * _SECOND
 """A fire that is dealt with at most this much later is late; a later one was missed."""
 QUEUED: Final = "Queued"
@@ -101,6 +105,13 @@ class Fires(NamedTuple):
     made: list[int]
     missed: int
     next: int | None
+
+
+def lead_before(fire: int | None, earlier: int | None) -> int:
+    """How long before its instant the run of a fire is made, by the time between it and another fire."""
+    if fire is None or earlier is None:
+        return LEAD_MICROS
+    return min(max(abs(fire - earlier) // 3, LEAST_LEAD_MICROS), LEAD_MICROS)
 
 
 def due_fires(timing: Timing, first: int, now: int, horizon: int, rule: CatchUpRule) -> Fires:

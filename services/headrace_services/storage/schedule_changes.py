@@ -15,11 +15,12 @@ from headrace.core.ids import new_id
 from headrace.core.schedules import ScheduleInvalid, next_fire
 from headrace.v1.deployment_pb2 import FieldChange
 from headrace.v1.schedule_pb2 import Schedule
+from headrace_services.domain.schedules import lead_before
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow
 from headrace_services.storage.entities import Lock
-from headrace_services.storage.schedule_firing import lead_of, owned_schedule
-from headrace_services.storage.schedule_rows import ScheduleRow, checked_spec, plan_of, schedule_message
+from headrace_services.storage.schedule_firing import looks_at_others, owned_schedule
+from headrace_services.storage.schedule_rows import Plan, ScheduleRow, checked_spec, plan_of, schedule_message
 from headrace_services.storage.scheduled_runs import clear_scheduled
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
@@ -151,17 +152,28 @@ def start_firing(work: Work, deployment: DeploymentRow, row: ScheduleRow) -> Non
         row.stop(work.now)
         row.disabled_reason = str(error)
         return
-    lead = lead_of(plan, deployment)
     if row.next_fire_time is not None and row.next_fire_time <= work.now:
-        row.expect(row.next_fire_time, lead)  # what is due stays due
+        row.expect(row.next_fire_time, _lead(plan, deployment, row.next_fire_time))  # what is due stays due
         return
     if row.idle_since is not None and plan.catch_up.include_paused and not row.disabled_reason:
-        since = next_fire(plan.timing, from_micros(row.idle_since))
-        row.expect(None if since is None else to_micros(since), lead)
+        _expect_after(row, plan, deployment, row.idle_since)
         return
     row.disabled_reason = ""
-    fire = next_fire(plan.timing, from_micros(work.now))
-    row.expect(None if fire is None else to_micros(fire), lead)
+    _expect_after(row, plan, deployment, work.now)
+
+
+def _expect_after(row: ScheduleRow, plan: Plan, deployment: DeploymentRow, instant: int) -> None:
+    found = next_fire(plan.timing, from_micros(instant))
+    fire = None if found is None else to_micros(found)
+    row.expect(fire, 0 if fire is None else _lead(plan, deployment, fire))
+
+
+def _lead(plan: Plan, deployment: DeploymentRow, fire: int) -> int:
+    """How long before its instant the run of the fire is made, microseconds."""
+    if looks_at_others(plan, deployment):
+        return 0
+    later = next_fire(plan.timing, from_micros(fire))
+    return lead_before(fire, None if later is None else to_micros(later))
 
 
 def _match(

@@ -13,13 +13,13 @@ from headrace.core.schedules import ScheduleInvalid, fires_between, jitter_of
 from headrace.v1.run_pb2 import Run
 from headrace.v1.schedule_service_pb2 import BackfillFire, BackfillScheduleRequest
 from headrace_services.domain.schedules import (
-    LEAD_MICROS,
     ActiveRun,
     OverlapMode,
     OverlapRule,
     blockers,
     due_fires,
     judge,
+    lead_before,
     overlap_rule,
 )
 from headrace_services.domain.states import SCHEDULED
@@ -48,7 +48,7 @@ __all__ = [
     "Fired",
     "ReleaseOverlaps",
     "TriggerSchedule",
-    "lead_of",
+    "looks_at_others",
     "owned_schedule",
 ]
 
@@ -74,13 +74,10 @@ def _overlap_of(plan: Plan, deployment: DeploymentRow) -> OverlapRule:
     return plan.overlap or overlap_rule(deployment_spec(deployment.spec).overlap) or OverlapRule()
 
 
-def lead_of(plan: Plan, deployment: DeploymentRow) -> int:
-    """How long before its instant a run of the schedule is made, microseconds.
-
-    What looks at other runs is to be judged at the instant itself.
-    """
-    looks = _overlap_of(plan, deployment).mode is not OverlapMode.ALLOW or plan.spec.max_scheduled_runs
-    return 0 if looks else LEAD_MICROS
+def looks_at_others(plan: Plan, deployment: DeploymentRow) -> bool:
+    """Whether other runs decide on those of the schedule: then each is judged, and made, at its instant."""
+    is_free = _overlap_of(plan, deployment).mode is OverlapMode.ALLOW
+    return not is_free or bool(plan.spec.max_scheduled_runs)
 
 
 class FireSchedules(Command[Fired]):
@@ -133,7 +130,9 @@ class _Batch:
             return
         try:
             plan = plan_of(row.spec)
-            lead = lead_of(plan, deployment)
+            looks = looks_at_others(plan, deployment)
+            # As long before as was said when the fire was expected.
+            lead = 0 if looks or row.due_time is None else row.next_fire_time - row.due_time
             fires = due_fires(plan.timing, row.next_fire_time, work.now, work.now + lead, plan.catch_up)
         except ScheduleInvalid as error:
             row.stop(work.now)
@@ -144,7 +143,7 @@ class _Batch:
             row.missed_fires += fires.missed
             _log.warning("schedule %s: no run was made for %d missed fires", row.label, fires.missed)
         row.last_fire_time = fires.made[-1] if fires.made else row.last_fire_time
-        row.expect(fires.next, lead)
+        row.expect(fires.next, 0 if looks else lead_before(fires.next, row.last_fire_time))
         self._fires += [_Fire(row, deployment, plan, at, run_id_of(row.id, at)) for at in fires.made]
         yield from ()
 
@@ -152,7 +151,7 @@ class _Batch:
         """Make the runs; how many there are."""
         work = self._work
         yield from work.load_runs([item.run_id for item in self._fires])
-        looking = {item.deployment.id for item in self._fires if not lead_of(item.plan, item.deployment)}
+        looking = {item.deployment.id for item in self._fires if looks_at_others(item.plan, item.deployment)}
         active = yield from active_runs(work, looking)
         made = 0
         for item in self._fires:
