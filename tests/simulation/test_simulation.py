@@ -61,7 +61,7 @@ NOTICED: dict[str, tuple[Faults, int, str]] = {
     "no fence check": ("all", 3, "a stale writer was accepted"),
     "no amnesty": ("server", 2, "executed twice"),
     "no reconciliation": ("server", 0, "slots are still taken"),
-    "slots as a counter": ("all", 0, "slots of 10 were taken"),
+    "slots as a counter": ("all", 0, "runs are still queued"),
     "terminal overwrite": ("server", 0, "a run that had ended went on"),
     "read-then-write claim": ("server", 2, "a run is not done"),
 }
