@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import pathlib
 import re
@@ -33,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _ADDRESS.search(item.nodeid):
             raise pytest.UsageError(f"{item.nodeid} has an address in its name: give its parameters `ids`")
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "one_event_loop")
     # The longest way first, and what shares a cluster one after the other.
     items.sort(key=lambda item: (group_of(item) is None, group_of(item) or ""))
 
@@ -64,8 +67,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 async def one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
-    """Keeps one loop for all tests that ask for it: gRPC's poller belongs to the process, and a server or a
-    channel that is collected later wants its loop once more."""
+    """Keeps one loop for all coroutines among tests: gRPC's poller belongs to the process, and a server or
+    a channel that is collected later wants its loop once more."""
     yield
     gc.collect()
     await asyncio.sleep(0)

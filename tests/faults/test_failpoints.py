@@ -86,13 +86,15 @@ async def test_a_claim_whose_answer_is_lost_is_handed_out_all_the_same(
         async with stand.worker(credit=2) as worker:
             for _ in range(2):
                 await stand.create()
-            beats = asyncio.create_task(_beat(worker))
+            over = asyncio.Event()
+            beats = asyncio.create_task(_beat(worker, over))
             for _ in range(2):
                 assignment = await worker.assignment()
                 await worker.accept(assignment)
                 await stand.complete(assignment.attempt)
                 await worker.grant(1)
-            beats.cancel()
+            over.set()
+            await beats
 
             async def held() -> bool:
                 return await stand.held() == 0
@@ -100,7 +102,9 @@ async def test_a_claim_whose_answer_is_lost_is_handed_out_all_the_same(
             await eventually(held)
 
 
-async def _beat(worker: WireWorker) -> None:
-    while True:
+async def _beat(worker: WireWorker, over: asyncio.Event) -> None:
+    """Beat until it is over. Not until it is cancelled: that would end the stream."""
+    while not over.is_set():
         await worker.heartbeat(*(assignment.attempt for assignment in worker.assignments))
-        await asyncio.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), 0.1)

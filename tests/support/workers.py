@@ -64,6 +64,8 @@ class WireWorker:
         self.welcome = pb.ServerWelcome()
         self.assignments: list[pb.Assignment] = []
         self._seq = 0
+        # A stream takes one write at a time, and tests beat while they say other things.
+        self._writing = asyncio.Lock()
         self._call: Any = WorkerServiceStub(channel).Connect()
         self._received: list[pb.ConnectResponse] = []
         self._news = asyncio.Event()
@@ -147,7 +149,8 @@ class WireWorker:
             EOFError: the stream has ended.
         """
         try:
-            await self._call.write(pb.ConnectRequest(**message))
+            async with self._writing:
+                await self._call.write(pb.ConnectRequest(**message))
         except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError):
             # A write on a stream that has ended looks as if its task were cancelled.
             if self._call.done():
