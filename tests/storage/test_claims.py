@@ -36,14 +36,14 @@ async def make_pool(database: Database, **fields: Any) -> None:
     await database.writer.do(CreateWorkPool(WorkPool(name=POOL, type="process", **fields), False))
 
 
-async def connect(database: Database, credit: int = 10) -> StreamOffer:
-    """A worker of the pool opens its stream at this server; what it takes."""
+async def connect(database: Database, *queues: str) -> StreamOffer:
+    """A worker of the pool, or of its queues, opens its stream at this server; what it takes."""
     worker = Worker(id=new_id(), name="w", work_pool=POOL, type="process")
     session_id = new_id()
     identity = WorkerIdentity(session_id, RouteKind.WORK_POOL, worker, [])
     opened = await database.writer.open_session(identity, "replica", 60.0)
     offer = Offer(
-        session_id, worker.id, RouteKind.WORK_POOL, frozenset({POOL}), frozenset(), {}, credit=credit
+        session_id, worker.id, RouteKind.WORK_POOL, frozenset({POOL}), frozenset(queues), {}, credit=10
     )
     return StreamOffer(offer, opened.epoch)
 
@@ -149,6 +149,27 @@ async def test_a_limit_holds_for_two_claims_at_once(replicas: list[Database]) ->
             *(database.writer.claim([offer]) for database, offer in zip(replicas, offers, strict=True))
         )
         assert await select(replicas[0], "SELECT count(*) FROM attempt_holders") == [(3,)]
+
+
+async def test_a_limit_that_was_counted_holds_until_the_claim_is_committed(
+    replicas: list[Database], monkeypatch: Any
+) -> None:
+    one, other = replicas
+    await make_pool(one, concurrency_limit=3)
+    # Neither takes the other one's runs: nothing but the limit is between them.
+    offers = [await connect(database, queue) for database, queue in zip(replicas, "ab", strict=True)]
+    for queue in "ab":
+        await create(one, 5, work_queue=queue)
+    rivals: list[asyncio.Task[Any]] = []
+
+    async def claim() -> None:
+        rivals.append(asyncio.create_task(other.writer.claim([offers[1]])))
+        await asyncio.wait(rivals, timeout=0.5)  # it waits for the pool, which is locked
+
+    meddle(one, monkeypatch, "load_candidates", claim)
+    claims = await one.writer.claim([offers[0]])
+    assert len(claims.claimed) == 3
+    assert [len((await rival).claimed) for rival in rivals] == [0]
 
 
 async def test_a_key_that_another_server_has_seen_makes_all_take_turns(replicas: list[Database]) -> None:
