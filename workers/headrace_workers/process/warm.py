@@ -243,7 +243,9 @@ class WarmProcesses:
             self._socket.close()
             self._socket = None
         if self._template is not None:
-            self._template.poll()
+            # Its socket closes a moment before it has ended.
+            self._template.kill()
+            self._template.wait()
         if not self._is_warm.done():
             self._is_warm.set_exception(TemplateLost("The process that starts runs has ended at its start."))
         for process in list(self._alive.values()):
