@@ -35,7 +35,8 @@ async def get(vitals: Vitals, request: str) -> tuple[int, str]:
         (replace(WELL, is_draining=True), "GET /ready", 503, "Draining"),
         (WELL, "GET /elsewhere", 404, "/metrics"),
         (WELL, "POST /health", 405, "GET"),
-        (WELL, "nonsense", 405, "GET"),
+        (WELL, "GET /health?verbose", 200, "OK"),
+        (WELL, "nonsense", 400, "HTTP"),
     ],
 )
 async def test_answers(vitals: Vitals, request_line: str, status: int, words: str) -> None:
