@@ -27,6 +27,7 @@ from headrace_services.storage.entity_stores import SqliteEntities
 from headrace_services.storage.errors import translated
 from headrace_services.storage.outbox import KEPT_SECONDS, OutboxKind
 from headrace_services.storage.rows import decode_tags
+from headrace_services.storage.sqlite_log import lengthen_log
 from headrace_services.storage.steps import Conflict, Row, Steps
 from headrace_services.storage.work import Writes
 
@@ -38,6 +39,8 @@ _QUICK_SECONDS: Final = 0.001
 """What takes less time than this may hold the event loop up: a change of threads would do so for as long."""
 _QUICK_ENOUGH: Final = 3
 """So many quick ones in a row promise another one."""
+_MANY: Final = 50
+"""A file with so many transactions is worth a long log."""
 
 
 def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -147,6 +150,7 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
         self._connection: sqlite3.Connection | None = None
         self._is_patient = True
         self._quick = 0
+        self._count = 0
 
     async def open(self) -> None:
         """Connect.
@@ -170,6 +174,9 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
             Conflict: it may be tried again.
             DatabaseUnavailable, StorageFull: nothing was written.
         """
+        self._count += 1
+        if self._count == _MANY:
+            await self._thread.call(lambda: lengthen_log(self._connected(), self._path))
         if is_alone and self._quick >= _QUICK_ENOUGH:
             try:
                 return self._transact(logic, is_patient=False)
