@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import headrace_workers
 from headrace import context
 from headrace.core import config
 from headrace.core.config import Found
@@ -319,10 +320,9 @@ def test_reading_settings_is_cheap_to_import() -> None:
 
 
 def test_every_setting_is_read_by_something() -> None:
-    sdk = pathlib.Path(sources.__file__).parent.parent
-    code = "".join(
-        path.read_text() for path in sdk.rglob("*.py") if path.parent.name not in {"settings", "v1"}
-    )
+    packages = [pathlib.Path(sources.__file__).parent.parent, pathlib.Path(headrace_workers.__file__).parent]
+    files = [path for package in packages for path in package.rglob("*.py")]
+    code = "".join(path.read_text() for path in files if path.parent.name not in {"settings", "v1"})
     unread = [name for name in OPTIONS if f".{name}" not in code and f"HEADRACE_{name.upper()}" not in code]
     assert unread == []
 

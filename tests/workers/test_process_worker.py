@@ -213,19 +213,17 @@ async def test_it_is_given_environment_folder_and_arguments(bench: Bench, tmp_pa
     assert "tests.workers.test_process_worker" not in facts["modules"], "nothing of its parent's"
 
 
-async def test_without_a_working_directory_a_temporary_one_is_made_and_removed(bench: Bench) -> None:
-    seen: list[pathlib.Path] = []
-    real = ProcessWorker._start
-
-    async def start(self: Any, configuration: Any, assignment: Any, folder: pathlib.Path, env: Any) -> Any:
-        seen.append(folder)
-        assert folder.is_dir()
-        return await real(self, configuration, assignment, folder, env)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ProcessWorker, "_start", start)
-        await bench.run("talk")
-    assert not seen[0].exists()
+async def test_without_a_working_directory_a_temporary_one_is_made_and_removed(
+    bench: Bench, tmp_path: pathlib.Path
+) -> None:
+    assert bench.worker._folder is not None
+    handed = await bench.hand("wait", {"where": str(tmp_path / "pid")})
+    identifier = await handed.started()
+    await until(lambda: _read(tmp_path / "pid"))
+    assert len(list(bench.worker._folder.path.glob("run-*"))) == 1
+    os.kill(int(identifier.rpartition(":")[2]), signal.SIGKILL)
+    await handed.task
+    assert not list(bench.worker._folder.path.glob("run-*"))
 
 
 @pytest.mark.parametrize("entrypoint", ["flows:talk", "flows.talk"])

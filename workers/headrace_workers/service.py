@@ -285,7 +285,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     variables = {"HEADRACE_HOME": str(settings.home)}
     for name, option in OPTIONS.items():
         value = getattr(settings, name)
-        if value is None or value == option.default or name == "home":
+        if value is None or value == option.default or name == "home" or name.startswith("worker_"):
             continue
         text = ",".join(str(item) for item in cast("Any", value)) if isinstance(value, tuple) else str(value)
         variables[variable_name(name)] = text

@@ -60,6 +60,19 @@ _PROCESS: Final[JsonObject] = {
         "Working directory", "Directory in which the run starts. Without it: a temporary one."
     ),
     "memory_limit": _maybe("Memory limit", "The most memory the run may allocate, e.g. `512m` or `2g`."),
+    "cpu_time_limit_seconds": _maybe(
+        "Processor time limit",
+        "How much processor time each process of the run may use, in seconds.",
+        "integer",
+        minimum=1,
+    ),
+    "process_limit": _maybe(
+        "Process limit",
+        "How many processes and threads there may be: of the run where the worker makes control groups, "
+        "else of the worker's user altogether.",
+        "integer",
+        minimum=1,
+    ),
 }
 
 _DOCKER: Final[JsonObject] = {

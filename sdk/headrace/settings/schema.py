@@ -131,6 +131,12 @@ class Settings:
         config.optional(config.integer(1)),
         "Processes of a process pool task runner; nothing: as many as there are processors.",
     )
+    worker_cgroup: str | None = option(
+        None,
+        config.optional(config.text),
+        "Control group below which a process worker gives each run one of its own, such as headrace: the "
+        "caps on memory and processes then hold for a run with everything it starts. Linux only.",
+    )
     flows_default_retries: int = option(0, config.integer(0), "Retries of a flow that does not say.")
     flows_default_retry_delay_seconds: float = option(
         0.0, config.number(0), "Seconds before each retry of a flow that does not say."

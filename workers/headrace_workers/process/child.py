@@ -12,7 +12,6 @@ import base64
 import faulthandler
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ import threading
 import time
 from typing import Any, Final
 
+from headrace_workers.process.limits import Limits
 from headrace_workers.process.messages import HEAD_BYTES, decode_head, encode
 
 __all__ = ["run_child"]
@@ -97,8 +97,7 @@ def _become(job: dict[str, Any], console: int) -> None:
     sys.path[:] = [*search, *(path for path in sys.path if path and path not in search)]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # they are text files
-    if job.get("memory_limit_bytes"):
-        resource.setrlimit(resource.RLIMIT_DATA, (job["memory_limit_bytes"],) * 2)
+    Limits.of(job["limits"]).apply()
     faulthandler.enable()
     from headrace.logging.handlers import show_lines_on
     from headrace.recorder.process import begin_connected

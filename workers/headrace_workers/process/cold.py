@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from headrace_workers.process.limits import Limits
 from headrace_workers.process.system import die_with_parent
 from headrace_workers.process.warm import Ended
 
@@ -33,7 +33,12 @@ class ColdProcess:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], folder: Path, environment: dict[str, str], memory_limit_bytes: int | None
+        cls,
+        command: Sequence[str],
+        folder: Path,
+        environment: dict[str, str],
+        limits: Limits,
+        entrances: Sequence[str] = (),
     ) -> ColdProcess:
         """Start a command.
 
@@ -41,7 +46,8 @@ class ColdProcess:
             command: the program and its arguments; a program is looked for on the PATH of the environment.
             folder: where it starts.
             environment: all of its variables.
-            memory_limit_bytes: how much it may allocate; None: as much as there is.
+            limits: what it may use.
+            entrances: files of a control group that it is to be in.
 
         Raises:
             OSError: it cannot be started.
@@ -51,8 +57,9 @@ class ColdProcess:
 
         def prepare() -> None:
             die_with_parent(parent)
-            if memory_limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
+            for entrance in entrances:
+                Path(entrance).write_text("0")
+            limits.apply()
 
         console = pipes[2][1]
         try:
