@@ -11,12 +11,18 @@ from headrace.deployments.project import load_project
 from headrace.deployments.recipes import RECIPES
 from tests.cli.conftest import Cli
 
+STEPS = "headrace.deployments.steps"
 FIELDS: dict[str, list[str]] = {
     "local": [],
     "git": ["repository=https://example.org/shop.git", "branch=main"],
     "s3": ["bucket=code"],
     "gcs": ["bucket=code", "folder=etl/flows"],
     "azure": ["bucket=code"],
+    "docker": ["image_name=registry.example/shop"],
+    "docker-git": ["image_name=shop", "repository=https://example.org/shop.git", "branch=main"],
+    "docker-s3": ["image_name=shop", "bucket=code"],
+    "docker-gcs": ["image_name=shop", "bucket=code"],
+    "docker-azure": ["image_name=shop", "bucket=code"],
 }
 
 
@@ -32,10 +38,14 @@ def test_a_recipe_is_a_file_that_is_understood(cli: Cli, recipe: str) -> None:
     project = load_project(Path("headrace.yaml"))
     assert project.name == 'a "name"'
     [entry] = project.deployments
-    [step] = entry.steps("pull", project) or []
-    [options] = step.values()
+    steps = {kind: entry.steps(kind, project) for kind in ("build", "push", "pull")}
     for field in FIELDS[recipe]:
-        assert field.partition("=")[2] in str(options)
+        assert field.partition("=")[2] in str(steps)
+    if recipe.startswith("docker"):
+        assert [list(step) for step in steps["build"] or []] == [[f"{STEPS}.build_docker_image"]]
+        assert [list(step) for step in steps["push"] or []] == [[f"{STEPS}.push_docker_image"]]
+        assert entry.work_pool.job_variables == {"image": "{{ build-image.image }}"}
+    assert len(steps["pull"] or []) == (0 if recipe == "docker" else 1)
 
 
 def test_what_is_known_is_filled_in(cli: Cli) -> None:

@@ -48,13 +48,15 @@ class ContainerEngine:
 
     Args:
         plain_registry: `host:port` of a registry that speaks plain HTTP.
+
+    Attributes:
+        environment: what podman needs besides that of this process.
     """
 
     def __init__(self, plain_registry: str = "") -> None:
         # Not below the folders of the tests: podman takes paths of at most 50 characters.
         self._folder = folder = pathlib.Path(tempfile.mkdtemp(prefix="engine-", dir="/tmp"))
-        self._environment = {
-            **os.environ,
+        self.environment = {
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
             "BUILDAH_ISOLATION": "chroot",
@@ -67,16 +69,18 @@ class ContainerEngine:
         """What DOCKER_HOST is to be."""
         return f"unix://{self._folder}/engine.sock"
 
+    def command(self) -> list[str]:
+        """What a command line of podman on the same store begins with; it needs `environment`, too."""
+        store = ["--root", f"{self._folder}/root", "--runroot", f"{self._folder}/run"]
+        return ["podman", *store, "--storage-driver", "vfs"]
+
     def podman(self, *words: str, **more: Any) -> str:
         """Run podman on the same store; what it prints."""
-        command = [
-            *("podman", "--root", f"{self._folder}/root", "--runroot", f"{self._folder}/run"),
-            *("--storage-driver", "vfs", *words),
-        ]
+        command = [*self.command(), *words]
         done = subprocess.run(
             command,
             cwd=self._folder,
-            env=self._environment,
+            env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             timeout=60,
@@ -90,15 +94,12 @@ class ContainerEngine:
         """Answer on the socket."""
         socket = self._folder / "engine.sock"
         socket.unlink(missing_ok=True)
-        command = [
-            *("podman", "--root", f"{self._folder}/root", "--runroot", f"{self._folder}/run"),
-            *("--storage-driver", "vfs", "system", "service", "--time=0", self.address),
-        ]
+        command = [*self.command(), "system", "service", "--time=0", self.address]
         with (self._folder / "engine.log").open("ab") as log:
             self._service = subprocess.Popen(
                 command,
                 cwd=self._folder,  # where the keeper of a container notes that memory ran out
-                env=self._environment,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

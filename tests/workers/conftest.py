@@ -10,6 +10,8 @@ import pytest
 from headrace.client import get_client
 from headrace.client.api import HeadraceClient
 from headrace.settings import process_settings
+from tests.support.engine import ContainerEngine, require_podman
+from tests.support.registry import ImageRegistry
 from tests.support.servers import ServerProcess
 
 
@@ -34,3 +36,16 @@ def settings(server: ServerProcess) -> Iterator[None]:
 async def client(settings: None, one_event_loop: None) -> AsyncIterator[HeadraceClient]:
     async with get_client() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[ImageRegistry]:
+    require_podman()
+    with ImageRegistry() as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def engine(registry: ImageRegistry) -> Iterator[ContainerEngine]:
+    with ContainerEngine(registry.address) as started:
+        yield started

@@ -22,7 +22,7 @@ from headrace.docker.engine import registry_auth
 from headrace.docker.images import ImageFailed
 from headrace.settings import temporary_settings
 from headrace.v1.work_pool_pb2 import WorkPool
-from tests.support.engine import IMAGE, ContainerEngine, python_volumes, require_podman
+from tests.support.engine import IMAGE, ContainerEngine, python_volumes
 from tests.support.registry import PASSWORD, USERNAME, ImageRegistry
 from tests.support.servers import ServerProcess
 from tests.support.worker_processes import WorkerProcess
@@ -49,19 +49,6 @@ if __name__ == "__main__":
         parameters={"folder": folder},
     )
 """
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[ImageRegistry]:
-    require_podman()
-    with ImageRegistry() as serving:
-        yield serving
-
-
-@pytest.fixture(scope="module")
-def engine(registry: ImageRegistry) -> Iterator[ContainerEngine]:
-    with ContainerEngine(registry.address) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -129,13 +129,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[ContainerEngine]:
-    require_podman()
-    with ContainerEngine() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def client(server: ServerProcess) -> Iterator[SyncHeadraceClient]:
     with (
         temporary_settings({"home": str(server.home), "api_url": server.address}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 __all__ = ["RECIPES", "Recipe", "render"]
@@ -18,13 +18,25 @@ class Recipe:
         help: one line.
         pull: the file's `pull:`, with `{field}` for what is asked.
         fields: what is asked: a name, and what it is.
-        is_quoted: the text has quotes around the fields already.
+        is_quoted: the text of `pull` has quotes around the fields already.
+        is_image: runs are started in an image that is built and pushed when deploying.
     """
 
     help: str
     pull: str
     fields: Mapping[str, str]
     is_quoted: bool = False
+    is_image: bool = False
+
+
+def _in_image(recipe: Recipe) -> Recipe:
+    """The recipe with an image of what the project needs, and the code from where it said."""
+    return replace(
+        recipe,
+        help=f"{recipe.help.removesuffix('.')}, in an image of this folder.",
+        fields={"image_name": "Name of the image, with its registry", **recipe.fields},
+        is_image=True,
+    )
 
 
 def _store(step_url: str, bucket: str) -> Recipe:
@@ -39,7 +51,7 @@ def _store(step_url: str, bucket: str) -> Recipe:
     )
 
 
-RECIPES: Final[Mapping[str, Recipe]] = {
+_RECIPES: Final[Mapping[str, Recipe]] = {
     "local": Recipe(
         "The code is in this folder, on the machine that runs it.",
         """pull:
@@ -64,11 +76,43 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     "azure": _store('"az://{bucket}/{folder}"', "an Azure Blob container"),
 }
 
+RECIPES: Final[Mapping[str, Recipe]] = {
+    **_RECIPES,
+    # The working folder of the image is where the code is.
+    "docker": Recipe(
+        "The code is in an image of this folder.",
+        "pull: []\n",
+        {"image_name": "Name of the image, with its registry"},
+        is_image=True,
+    ),
+    **{f"docker-{name}": _in_image(_RECIPES[name]) for name in ("git", "s3", "gcs", "azure")},
+}
+
+_IMAGE: Final = """\
+# Run where you deploy, with the container engine there. Leave `push:` out for workers of this machine.
+build:
+  - headrace.deployments.steps.build_docker_image:
+      id: build-image
+      image_name: {image_name}
+      # Made up: headrace's own image, this folder and its requirements.txt. Or the path of your own.
+      dockerfile: auto
+push:
+  - headrace.deployments.steps.push_docker_image:
+      image_name: "{{{{ build-image.image_name }}}}"
+      tag: "{{{{ build-image.tag }}}}"
+
+"""
+
+_JOB_VARIABLES: Final = """\
+      job_variables:
+        image: "{{ build-image.image }}"
+"""
+
 _FILE: Final = """\
 # Deployments of this project: `headrace deploy --all`. Every key: docs/deploying.md
 name: {name}
 
-# Run where a flow run begins, to get the code there. `build:` and `push:` run where you deploy.
+{build}# Run where a flow run begins, to get the code there. `build:` and `push:` run where you deploy.
 {pull}
 deployments:
   - name: default
@@ -76,7 +120,7 @@ deployments:
     entrypoint: {entrypoint}
     work_pool:
       name: default
-    # schedules:
+{job_variables}    # schedules:
     #   - cron: "0 2 * * *"
     #     timezone: Europe/Oslo
 """
@@ -91,6 +135,11 @@ def render(recipe: Recipe, name: str, fields: Mapping[str, str], entrypoint: str
         fields: a text for each of the recipe's fields.
         entrypoint: of the first deployment.
     """
-    quoted = {key: value if recipe.is_quoted else json.dumps(value) for key, value in fields.items()}
-    pull = recipe.pull.format(**quoted)
-    return _FILE.format(name=json.dumps(name), pull=pull, entrypoint=json.dumps(entrypoint))
+    quoted = {key: json.dumps(value) for key, value in fields.items()}
+    return _FILE.format(
+        name=json.dumps(name),
+        build=_IMAGE.format(**quoted) if recipe.is_image else "",
+        pull=recipe.pull.format(**(fields if recipe.is_quoted else quoted)),
+        entrypoint=json.dumps(entrypoint),
+        job_variables=_JOB_VARIABLES if recipe.is_image else "",
+    )

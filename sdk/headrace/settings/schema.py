@@ -176,6 +176,11 @@ class Settings:
     default_work_pool_name: str | None = option(
         None, config.optional(config.text), "Work pool of a deployment that names none."
     )
+    default_docker_build_namespace: str | None = option(
+        None,
+        config.optional(config.text),
+        "Registry, or account at one, of images that are built under a name without a /.",
+    )
     debug: bool = option(
         False, config.boolean, "Whether commands show the traceback of an error too.", peer="DEBUG_MODE"
     )

@@ -26,7 +26,12 @@ __all__ = ["StepExecutionError", "parse_step", "run_step", "run_steps"]
 _RESERVED: Final = ("id", "requires")
 _HOME: Final = "headrace.deployments.steps"
 # A file that was written for the peer names its steps so.
-_FOREIGN: Final = ("prefect.deployments.steps", "prefect.projects.steps")
+_FOREIGN: Final = (
+    "prefect.deployments.steps",
+    "prefect.projects.steps",
+    "prefect_docker.deployments.steps",
+    "prefect_docker.projects.steps",
+)
 
 
 class StepExecutionError(HeadraceException):
