@@ -163,6 +163,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         settings.server_worker_heartbeat_seconds,
         settings.server_worker_reply_seconds,
         settings.server_queue_ageing_seconds,
+        settings.server_worker_stream_seconds,
     )
     workers = WorkerHub(database, terms, clock)
     drain.listen(workers.drain)

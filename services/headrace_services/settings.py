@@ -109,6 +109,12 @@ class ServerSettings:
     server_worker_reply_seconds: float = option(
         10.0, config.number(0.1), "How long a worker may leave an assignment unanswered, in seconds."
     )
+    server_worker_stream_seconds: float = option(
+        3600.0,
+        config.number(1),
+        "After how many seconds a worker is asked to open another stream, earlier by up to half of it; so "
+        "workers come to servers that were added.",
+    )
 
     server_queue_ageing_seconds: float = option(
         300.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headrace.core.errors import DatabaseUnavailable
@@ -15,7 +17,9 @@ from headrace.v1.worker_service_pb2 import (
     WorkerDrain,
 )
 from headrace_services.loops.amnesty import Amnesty
+from headrace_services.settings import ServerSettings
 from tests.dispatch.stand import Stand, eventually
+from tests.rpc.servers import serving
 from tests.storage.build import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +108,27 @@ async def test_a_server_that_stops_sends_its_workers_elsewhere(stand: Stand) -> 
         await worker.heartbeat()
         assert not worker.assignments
         assert isinstance(await worker.ended(), EOFError)
+
+
+async def test_a_stream_that_has_lasted_long_enough_is_replaced_and_its_run_stays(
+    settings: ServerSettings, one_event_loop: None
+) -> None:
+    async with serving(replace(settings, server_worker_stream_seconds=1.0)) as client:
+        stand = Stand(client)
+        await stand.make_pool()
+        async with stand.worker(credit=1) as worker:
+            await stand.create()
+            assignment = await worker.assignment()
+            await worker.accept(assignment)
+            assert (await worker.expect("drain")).drain.reason == "STREAM_ROTATED"
+            again = stand.worker(worker_id=worker.hello.worker_id, session_id=worker.session_id)
+            again.hello.held.add(attempt=assignment.attempt)
+            async with again:
+                assert again.welcome.session_epoch > worker.welcome.session_epoch
+                assert not [verdict for verdict in again.welcome.verdicts if verdict.lost]
+                assert isinstance(await worker.ended(), EOFError)
+                assert not (await again.heartbeat(assignment.attempt)).lost
+            assert await stand.held() == 1
 
 
 async def test_workers_are_listed_by_name_and_status(stand: Stand) -> None:

@@ -63,7 +63,7 @@ NOTICED: dict[str, tuple[Faults, int, str]] = {
     "no reconciliation": ("server", 0, "slots are still taken"),
     "slots as a counter": ("all", 0, "runs are still queued"),
     "terminal overwrite": ("server", 0, "a run that had ended went on"),
-    "read-then-write claim": ("server", 2, "a run is not done"),
+    "read-then-write claim": ("server", 3, "a run is not done"),
 }
 
 

@@ -852,11 +852,14 @@ Global___PoolSnapshot: _TypeAlias = PoolSnapshot  # noqa: Y015
 
 @_typing.final
 class ServerDrain(_message.Message):
+    """Open another stream after `reconnect_after`; this one goes on for a little while longer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECONNECT_AFTER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """`SERVER_DRAINING`: the server stops. `STREAM_ROTATED`: the stream has lasted long enough."""
     @_builtins.property
     def reconnect_after(self) -> _duration_pb2.Duration: ...
     def __init__(

@@ -69,8 +69,8 @@ class Link(Taker, Session, LocalWorker, Remover, Protocol):
         """An administrator wants it to drain."""
         ...
 
-    def server_drains(self, reconnect_after_seconds: float, end_after_seconds: float) -> None:
-        """Ask it to connect elsewhere."""
+    def server_drains(self, reason: str, reconnect_after_seconds: float, end_after_seconds: float) -> None:
+        """Ask it to connect elsewhere, or anew."""
         ...
 
     def go_away(self, reason: str, reconnect_after_seconds: float = 0.0) -> None:
@@ -87,12 +87,15 @@ class WorkerTerms:
         heartbeat_seconds: how often one is to be heard, while there are few.
         reply_seconds: how long an assignment may be unanswered.
         ageing_seconds: how long a run waits until its priority is raised by one.
+        stream_seconds: how long a stream lasts at most until its worker is asked for another one, and half of
+            that at least. So workers spread over servers that come, behind whatever balances connections.
     """
 
     replica_id: str
     heartbeat_seconds: float
     reply_seconds: float
     ageing_seconds: float = 300.0
+    stream_seconds: float = 3600.0
 
     def heartbeat_for(self, workers: int) -> float:
         """How often one of so many is to be heard, seconds."""
@@ -124,6 +127,8 @@ class WorkerHub:
         self._terms = terms
         self._clock = clock
         self._links: dict[str, Link] = {}
+        # By session: when its stream has lasted long enough, on the monotonic clock.
+        self._rotations: dict[str, float] = {}
         self._opening = asyncio.Semaphore(_OPENING_AT_ONCE)
         self._openings = 0
         self._draining = False
@@ -184,8 +189,10 @@ class WorkerHub:
             older.go_away("SESSION_SUPERSEDED")
         self.deaths.opened(link)
         self.dispatcher.add(link)
+        lasts = random.uniform(0.5, 1.0) * self._terms.stream_seconds
+        self._rotations[link.session_id] = self._clock.monotonic() + lasts
         if self._draining:
-            self._say_drain(link)
+            self._say_drain(link, "SERVER_DRAINING")
         self.loop.wake()
 
     def remove(self, link: Link) -> None:
@@ -193,6 +200,7 @@ class WorkerHub:
         self.dispatcher.remove(link)
         if self._links.get(link.session_id) is link:
             del self._links[link.session_id]
+            self._rotations.pop(link.session_id, None)
             if link.has_left:
                 self.deaths.left(link)
             elif not self._draining:
@@ -265,6 +273,7 @@ class WorkerHub:
         """
         if not self._links:
             return
+        self._rotate()
         await self._recall_offers()
         for link in list(self._links.values()):
             link.take_back_unanswered()
@@ -293,12 +302,20 @@ class WorkerHub:
                 link.recall(offer)
         self._doubts = doubts
 
+    def _rotate(self) -> None:
+        """Ask the workers whose streams have lasted long enough for another stream."""
+        now = self._clock.monotonic()
+        for session_id in [id for id, at in self._rotations.items() if at <= now]:
+            del self._rotations[session_id]
+            self._say_drain(self._links[session_id], "STREAM_ROTATED")
+
     def drain(self) -> None:
         """The server stops: every worker is asked to connect elsewhere, not all at once."""
         self._draining = True
+        self._rotations.clear()
         for link in list(self._links.values()):
-            self._say_drain(link)
+            self._say_drain(link, "SERVER_DRAINING")
 
-    def _say_drain(self, link: Link) -> None:
+    def _say_drain(self, link: Link, reason: str) -> None:
         after = random.uniform(0.0, _RECONNECT_SPREAD_SECONDS)
-        link.server_drains(after, after + _OVERLAP_SECONDS)
+        link.server_drains(reason, after, after + _OVERLAP_SECONDS)

@@ -263,9 +263,9 @@ class WorkerStream:
         self._ends = True
         self._send(go_away=notice)
 
-    def server_drains(self, reconnect_after_seconds: float, end_after_seconds: float) -> None:
-        """Asks the worker to connect elsewhere while this stream goes on for a while."""
-        drain = pb.ServerDrain(reason="SERVER_DRAINING")
+    def server_drains(self, reason: str, reconnect_after_seconds: float, end_after_seconds: float) -> None:
+        """Asks the worker to connect elsewhere, or anew, while this stream goes on for a while."""
+        drain = pb.ServerDrain(reason=reason)
         set_seconds(drain.reconnect_after, reconnect_after_seconds)
         self._send(drain=drain)
         self.is_draining = True
