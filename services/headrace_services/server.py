@@ -23,6 +23,7 @@ from headrace.core.clock import Clock, SystemClock
 from headrace.core.errors import HeadraceException, ServiceError
 from headrace.core.ids import new_id
 from headrace_services.home import ServerNote, hold_home
+from headrace_services.loops.backfiller import Backfiller
 from headrace_services.loops.deaths import ProcessWatch
 from headrace_services.loops.directives import Directives
 from headrace_services.loops.intake import SpoolIntake
@@ -173,7 +174,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         workers.loop.wake()
 
     streams.directed = directives.loop.wake
-    scheduler = Scheduler(database, clock)
+    scheduler, backfiller = Scheduler(database, clock), Backfiller(database, clock)
     policy = RecordPolicy(replica_id, lease, renew)
     services = Services(
         database=database,
@@ -186,6 +187,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         clock=clock,
         drain=drain,
         scheduled=scheduler.loop.wake,
+        backfilled=backfiller.loop.wake,
         directed=directed,
         dispatch=workers,
     )
@@ -214,6 +216,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             directives.loop,
             scheduler.loop,
             Overlaps(database, clock).loop,
+            backfiller.loop,
             *workers.loops,
         ],
         health, grpc_server, clock, [], workers,

@@ -12,7 +12,6 @@ from headrace.core.errors import EtagMismatch, FieldsInvalid, ObjectAlreadyExist
 from headrace.core.ids import new_id
 from headrace.v1.run_pb2 import Run
 from headrace.v1.schedule_pb2 import CATCH_UP_MODE_ALL, CATCH_UP_MODE_SKIP, Schedule
-from headrace.v1.schedule_service_pb2 import BackfillScheduleRequest
 from headrace_services.domain.schedules import LEAD_MICROS, LEAST_LEAD_MICROS
 from headrace_services.storage.database import Database
 from headrace_services.storage.declared_rows import DeploymentRow
@@ -23,7 +22,7 @@ from headrace_services.storage.schedule_changes import (
     UpdateSchedule,
     apply_schedules,
 )
-from headrace_services.storage.schedule_firing import BackfillSchedule, TriggerSchedule
+from headrace_services.storage.schedule_firing import TriggerSchedule
 from headrace_services.storage.schedule_rows import ScheduleRow
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
@@ -524,55 +523,3 @@ async def test_triggering(database: Database, clock: ManualClock) -> None:
     assert json.loads(first.parameters.inline) == {"n": 1} and not first.tags
     with pytest.raises(ObjectNotFound):
         await database.writer.do(TriggerSchedule(new_id(), "", ""))
-
-
-def backfill(schedule_id: str, begin: int, end: int, **fields: Any) -> BackfillSchedule:
-    request = BackfillScheduleRequest(schedule_id=schedule_id, **fields)
-    getattr(request, "from").FromMicroseconds(START + begin * SECOND)
-    request.until.FromMicroseconds(START + end * SECOND)
-    return BackfillSchedule(request, "")
-
-
-async def test_a_range_is_made_once_whoever_makes_it(database: Database, clock: ManualClock) -> None:
-    deployment = await a_deployment(database)
-    made = await a_schedule(database, deployment)
-    clock.advance(60)
-    await tick(database)
-    planned = await database.writer.do(backfill(made.id, -120, 121, dry_run=True))
-    assert [fire.existed for fire in planned] == [False, False, False, True, False]
-    assert len(await runs_of(database)) == 1
-    done = await database.writer.do(backfill(made.id, -120, 121))
-    assert done == planned
-    again = await database.writer.do(backfill(made.id, -120, 121, newest_first=True))
-    assert [fire.run_id for fire in again] == [fire.run_id for fire in done][::-1]
-    assert all(fire.existed for fire in again)
-    clock.advance(60)
-    assert await tick(database) == 0  # 08:02 has its run already
-    assert await times_of(database) == ["07:58", "07:59", "08:00", "08:01", "08:02"]
-
-
-async def test_what_a_backfill_says(database: Database) -> None:
-    deployment = await a_deployment(database, parameters='{"a": 1}')
-    made = await a_schedule(database, deployment, parameters='{"b": 2}')
-    asked = '{"b": 3, "when": ["at {{ scheduled_time }}"]}'
-    await database.writer.do(backfill(made.id, 0, 60, parameters=asked, priority=4))
-    [run] = await runs_of(database, full=True)
-    assert json.loads(run.parameters.inline) == {"a": 1, "b": 3, "when": ["at 2027-01-15T08:00:00Z"]}
-    assert run.priority == 4 and run.created_by.startswith("backfill:")
-
-
-@pytest.mark.parametrize(
-    "begin, end, fields, says",
-    [
-        (0, 0, {}, "must come after"),
-        (0, 1001 * 60, {}, "first one until 2027-01-16T00:40:00Z"),
-        (0, 60, {"parameters": "[]"}, "must be a JSON object"),
-    ],
-)
-async def test_a_backfill_that_is_refused(
-    database: Database, begin: int, end: int, fields: dict[str, Any], says: str
-) -> None:
-    made = await a_schedule(database, await a_deployment(database))
-    with pytest.raises(FieldsInvalid, match=says):
-        await database.writer.do(backfill(made.id, begin, end, **fields))
-    assert await runs_of(database) == []

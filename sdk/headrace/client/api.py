@@ -11,6 +11,7 @@ from typing import Any, Final, Self, TypeVar
 
 from google.protobuf.message import Message
 
+from headrace.client.backfills import BackfillCalls
 from headrace.client.cache import CacheCalls
 from headrace.client.calls import FIRST_CONTACT_SECONDS, Caller, backoff_seconds, is_transient
 from headrace.client.channel import open_channel, request_metadata
@@ -60,6 +61,7 @@ Event = TypeVar("Event", runs.WatchRunsResponse, runs.WatchRunInputsResponse, lo
 
 
 class HeadraceClient(
+    BackfillCalls,
     CacheCalls,
     DeploymentCalls,
     EventCalls,

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from headrace.client.blocking import BlockingClient
 from headrace.core.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from headrace.v1 import admin_service_pb2 as admin
+from headrace.v1 import backfill_service_pb2 as backfills
 from headrace.v1 import cache_service_pb2 as cache
 from headrace.v1 import deployment_service_pb2 as deployments
 from headrace.v1 import event_service_pb2 as events
@@ -20,6 +21,7 @@ from headrace.v1 import schedule_service_pb2 as schedules
 from headrace.v1 import span_service_pb2 as spans
 from headrace.v1 import work_pool_service_pb2 as pools
 from headrace.v1 import worker_service_pb2 as workers
+from headrace.v1.backfill_pb2 import Backfill, BackfillRun, BackfillState
 from headrace.v1.cache_pb2 import CacheEntry, CacheFilter
 from headrace.v1.deployment_pb2 import Deployment, DeploymentVersion
 from headrace.v1.event_pb2 import Event, EventFilter
@@ -310,6 +312,90 @@ class SyncHeadraceClient(BlockingClient):
     def get_server_info(self, *, timeout: float | None = None) -> admin.GetServerInfoResponse:
         """Version, protocol, limits and database of the server."""
         return self._run(self._client.get_server_info(timeout=timeout))
+
+    def create_backfill(
+        self, backfill: Backfill, *, dry_run: bool = False, timeout: float | None = None
+    ) -> backfills.CreateBackfillResponse:
+        """Have the runs of a range of time made.
+
+        Args:
+            backfill: `schedule_id`, `from` and `until` must be set. With an `id` that it was called with
+                before, there is no second one; without, one is made up.
+            dry_run: say what would be done, do nothing.
+            timeout: seconds for this call.
+
+        Returns:
+            The backfill; with `dry_run`, also what would become of its first 1000 instants.
+
+        Raises:
+            ObjectNotFound: there is no such schedule.
+            FieldsInvalid: the range is none, or has more than 50,000 instants.
+            ParametersInvalid: the flow does not take the parameters.
+            RequestIdReused: there is a backfill of the id that says something else.
+        """
+        return self._run(self._client.create_backfill(backfill, dry_run=dry_run, timeout=timeout))
+
+    def get_backfill(self, backfill_id: str, *, timeout: float | None = None) -> Backfill:
+        """The backfill with that id, and how far it is."""
+        return self._run(self._client.get_backfill(backfill_id, timeout=timeout))
+
+    def list_backfills(
+        self, request: backfills.ListBackfillsRequest, *, timeout: float | None = None
+    ) -> backfills.ListBackfillsResponse:
+        """One page of backfills, newest first."""
+        return self._run(self._client.list_backfills(request, timeout=timeout))
+
+    def iter_backfills(
+        self,
+        deployment_ids: Sequence[str] = (),
+        *,
+        states: Sequence[BackfillState.ValueType] = (),
+        page_size: int = PAGE_SIZE_DEFAULT,
+    ) -> Iterator[Backfill]:
+        """Every backfill of the deployments, or of all, newest first.
+
+        Args:
+            deployment_ids: of the deployments; none: of all.
+            states: only in one of these; none: in any.
+            page_size: how many are asked for at once.
+        """
+        return self._iterate(self._client.iter_backfills(deployment_ids, states=states, page_size=page_size))
+
+    def list_backfill_runs(
+        self, request: backfills.ListBackfillRunsRequest, *, timeout: float | None = None
+    ) -> backfills.ListBackfillRunsResponse:
+        """One page of the instants that a backfill has come to, oldest first."""
+        return self._run(self._client.list_backfill_runs(request, timeout=timeout))
+
+    def iter_backfill_runs(
+        self, backfill_id: str, *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[BackfillRun]:
+        """Every instant that the backfill has come to, oldest first, and how its run has ended."""
+        return self._iterate(self._client.iter_backfill_runs(backfill_id, page_size=page_size))
+
+    def pause_backfill(self, backfill_id: str, *, timeout: float | None = None) -> Backfill:
+        """Make no more runs for now; those that were made go on.
+
+        Raises:
+            PreconditionFailed: it has ended, or is being cancelled.
+        """
+        return self._run(self._client.pause_backfill(backfill_id, timeout=timeout))
+
+    def resume_backfill(self, backfill_id: str, *, timeout: float | None = None) -> Backfill:
+        """Make runs again.
+
+        Raises:
+            PreconditionFailed: it has ended, or is being cancelled.
+        """
+        return self._run(self._client.resume_backfill(backfill_id, timeout=timeout))
+
+    def cancel_backfill(self, backfill_id: str, *, timeout: float | None = None) -> Backfill:
+        """Make no more runs, and cancel those that have not started.
+
+        Raises:
+            PreconditionFailed: it has ended.
+        """
+        return self._run(self._client.cancel_backfill(backfill_id, timeout=timeout))
 
     def look_up_cache_entry(self, key: str, *, timeout: float | None = None) -> CacheEntry | None:
         """What a call with the key may use; None: nothing."""

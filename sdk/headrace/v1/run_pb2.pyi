@@ -162,6 +162,7 @@ class Run(_message.Message):
     REQUIRED_LABELS_FIELD_NUMBER: _builtins.int
     STEP_KEY_FIELD_NUMBER: _builtins.int
     STEP_COMMITTED_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
@@ -216,6 +217,8 @@ class Run(_message.Message):
     """
     step_committed: _builtins.bool
     """The transaction that the run waited in was committed: its commit hooks have been called."""
+    backfill_id: _builtins.str
+    """The backfill that has made the run; empty: none has."""
     attempt: _builtins.int
     """Which ownership of the run this is, from 1."""
     fence: _builtins.int
@@ -316,6 +319,7 @@ class Run(_message.Message):
         required_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         step_key: _builtins.str = ...,
         step_committed: _builtins.bool = ...,
+        backfill_id: _builtins.str = ...,
         state: _state_pb2.State | None = ...,
         attempt: _builtins.int = ...,
         fence: _builtins.int = ...,
@@ -335,7 +339,7 @@ class Run(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "estimated_run_time", b"estimated_run_time", "expected_start_time", b"expected_start_time", "job_variables", b"job_variables", "lateness", b"lateness", "next_scheduled_start_time", b"next_scheduled_start_time", "parameters", b"parameters", "retry_policy", b"retry_policy", "start_time", b"start_time", "state", b"state", "timeout", b"timeout", "total_run_time", b"total_run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "created_by", b"created_by", "deployment_id", b"deployment_id", "deployment_version_id", b"deployment_version_id", "dynamic_key", b"dynamic_key", "end_time", b"end_time", "estimated_run_time", b"estimated_run_time", "etag", b"etag", "expected_start_time", b"expected_start_time", "fairness_key", b"fairness_key", "fence", b"fence", "flow_id", b"flow_id", "flow_name", b"flow_name", "flow_version", b"flow_version", "id", b"id", "inputs", b"inputs", "job_variables", b"job_variables", "kind", b"kind", "labels", b"labels", "lateness", b"lateness", "name", b"name", "next_scheduled_start_time", b"next_scheduled_start_time", "owner_run_id", b"owner_run_id", "parameters", b"parameters", "parent_run_id", b"parent_run_id", "priority", b"priority", "recorder_id", b"recorder_id", "required_labels", b"required_labels", "retry_policy", b"retry_policy", "root_run_id", b"root_run_id", "run_count", b"run_count", "schedule_id", b"schedule_id", "start_time", b"start_time", "state", b"state", "step_committed", b"step_committed", "step_key", b"step_key", "tags", b"tags", "task_key", b"task_key", "task_name", b"task_name", "timeout", b"timeout", "total_run_time", b"total_run_time", "traceparent", b"traceparent", "work_pool", b"work_pool", "work_queue", b"work_queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "backfill_id", b"backfill_id", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "created_by", b"created_by", "deployment_id", b"deployment_id", "deployment_version_id", b"deployment_version_id", "dynamic_key", b"dynamic_key", "end_time", b"end_time", "estimated_run_time", b"estimated_run_time", "etag", b"etag", "expected_start_time", b"expected_start_time", "fairness_key", b"fairness_key", "fence", b"fence", "flow_id", b"flow_id", "flow_name", b"flow_name", "flow_version", b"flow_version", "id", b"id", "inputs", b"inputs", "job_variables", b"job_variables", "kind", b"kind", "labels", b"labels", "lateness", b"lateness", "name", b"name", "next_scheduled_start_time", b"next_scheduled_start_time", "owner_run_id", b"owner_run_id", "parameters", b"parameters", "parent_run_id", b"parent_run_id", "priority", b"priority", "recorder_id", b"recorder_id", "required_labels", b"required_labels", "retry_policy", b"retry_policy", "root_run_id", b"root_run_id", "run_count", b"run_count", "schedule_id", b"schedule_id", "start_time", b"start_time", "state", b"state", "step_committed", b"step_committed", "step_key", b"step_key", "tags", b"tags", "task_key", b"task_key", "task_name", b"task_name", "timeout", b"timeout", "total_run_time", b"total_run_time", "traceparent", b"traceparent", "work_pool", b"work_pool", "work_queue", b"work_queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

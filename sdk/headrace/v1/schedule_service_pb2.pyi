@@ -464,16 +464,20 @@ class BackfillScheduleResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRES_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
+    backfill_id: _builtins.str
+    """The backfill that has made the runs; empty after a dry run."""
     @_builtins.property
     def fires(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackfillFire]: ...
     def __init__(
         self,
         *,
         fires: _abc.Iterable[Global___BackfillFire] | None = ...,
+        backfill_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fires", b"fires"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill_id", b"backfill_id", "fires", b"fires"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

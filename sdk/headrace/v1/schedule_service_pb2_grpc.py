@@ -148,7 +148,8 @@ class ScheduleServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BackfillSchedule(self, request, context):
-        """Makes the runs of a range of time, those that exist already excepted.
+        """Makes the runs of a range of time at once, at most 1000, those that exist already excepted: by a backfill
+        that may have all of them unfinished. See BackfillService for larger ranges, and for more of a say.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

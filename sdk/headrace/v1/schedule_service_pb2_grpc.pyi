@@ -45,7 +45,9 @@ class ScheduleServiceStub:
     TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.TriggerScheduleRequest, _schedule_service_pb2.TriggerScheduleResponse]
     """Makes one run now, with the schedule's parameters."""
     BackfillSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.BackfillScheduleRequest, _schedule_service_pb2.BackfillScheduleResponse]
-    """Makes the runs of a range of time, those that exist already excepted."""
+    """Makes the runs of a range of time at once, at most 1000, those that exist already excepted: by a backfill
+    that may have all of them unfinished. See BackfillService for larger ranges, and for more of a say.
+    """
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
@@ -64,7 +66,9 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.TriggerScheduleRequest, _schedule_service_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
     """Makes one run now, with the schedule's parameters."""
     BackfillSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.BackfillScheduleRequest, _schedule_service_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
-    """Makes the runs of a range of time, those that exist already excepted."""
+    """Makes the runs of a range of time at once, at most 1000, those that exist already excepted: by a backfill
+    that may have all of them unfinished. See BackfillService for larger ranges, and for more of a say.
+    """
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Schedules of deployments, one by one. Applying a deployment sets them as a whole."""
@@ -140,6 +144,8 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.BackfillScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.BackfillScheduleResponse, _abc.Awaitable[_schedule_service_pb2.BackfillScheduleResponse]]:
-        """Makes the runs of a range of time, those that exist already excepted."""
+        """Makes the runs of a range of time at once, at most 1000, those that exist already excepted: by a backfill
+        that may have all of them unfinished. See BackfillService for larger ranges, and for more of a say.
+        """
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

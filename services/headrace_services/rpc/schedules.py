@@ -15,6 +15,7 @@ from headrace.v1.deployment_service_pb2 import DeploymentKey
 from headrace.v1.schedule_pb2 import Schedule
 from headrace_services.domain.deployment_checks import schedule_violations
 from headrace_services.domain.run_parameters import invalid
+from headrace_services.rpc.backfills import BackfillService
 from headrace_services.rpc.call import Call
 from headrace_services.storage.database import Database
 from headrace_services.storage.deployment_codec import declared
@@ -24,7 +25,7 @@ from headrace_services.storage.schedule_changes import (
     SetSchedulePaused,
     UpdateSchedule,
 )
-from headrace_services.storage.schedule_firing import BackfillSchedule, TriggerSchedule
+from headrace_services.storage.schedule_firing import TriggerSchedule
 from headrace_services.storage.schedule_rows import checked_spec
 
 __all__ = ["ScheduleService"]
@@ -39,14 +40,22 @@ class ScheduleService:
         database: where they are.
         clock: what the time is.
         changed: called when the scheduler may have something to do.
+        backfills: makes up for ranges of the past.
     """
 
-    def __init__(self, database: Database, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        changed: Callable[[], None],
+        backfills: BackfillService,
+    ) -> None:
         self._writer = database.writer
         self._reader = database.reader.schedules
         self._deployments = database.reader.deployments
         self._clock = clock
         self._changed = changed
+        self._backfills = backfills
 
     async def CreateSchedule(
         self, request: pb.CreateScheduleRequest, call: Call
@@ -148,5 +157,4 @@ class ScheduleService:
     async def BackfillSchedule(
         self, request: pb.BackfillScheduleRequest, call: Call
     ) -> pb.BackfillScheduleResponse:
-        fires = await self._writer.do(BackfillSchedule(request, call.principal))
-        return pb.BackfillScheduleResponse(fires=fires)
+        return await self._backfills.at_once(request, call)

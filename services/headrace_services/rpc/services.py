@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from headrace.core.clock import Clock
 from headrace.v1 import (
     admin_service_pb2,
+    backfill_service_pb2,
     cache_service_pb2,
     deployment_service_pb2,
     event_service_pb2,
@@ -26,6 +27,7 @@ from headrace.v1 import (
     worker_service_pb2,
 )
 from headrace_services.rpc.admin import AdminService, ServerFacts
+from headrace_services.rpc.backfills import BackfillService
 from headrace_services.rpc.binding import handlers
 from headrace_services.rpc.cache import CacheService
 from headrace_services.rpc.deployments import DeploymentService
@@ -57,7 +59,7 @@ class Services:
     """What the services are made of.
 
     `directed` is called when processes may have to be told something, `scheduled` when the scheduler may have
-    something to do.
+    something to do, `backfilled` when a backfill may.
     """
 
     database: Database
@@ -71,11 +73,13 @@ class Services:
     drain: Drain
     directed: Callable[[], None]
     scheduled: Callable[[], None]
+    backfilled: Callable[[], None]
     dispatch: Dispatch
 
     def servicers(self) -> list[tuple[Any, object]]:
         """Each service's descriptor and the object that answers."""
         facts = ServerFacts(self.version, self.replica_id, self.started_at, self.recorder_lease_seconds)
+        backfills = BackfillService(self.database, self.backfilled)
         return [
             (
                 _service(run_service_pb2, "RunService"),
@@ -93,8 +97,9 @@ class Services:
             (_service(span_service_pb2, "SpanService"), SpanService(self.database)),
             (
                 _service(schedule_service_pb2, "ScheduleService"),
-                ScheduleService(self.database, self.clock, self.scheduled),
+                ScheduleService(self.database, self.clock, self.scheduled, backfills),
             ),
+            (_service(backfill_service_pb2, "BackfillService"), backfills),
             (_service(work_pool_service_pb2, "WorkPoolService"), WorkPoolService(self.database)),
             (_service(deployment_service_pb2, "DeploymentService"), DeploymentService(self.database)),
             (

@@ -13,6 +13,7 @@ and from which time on:
 | `claim` | hands runs to workers |
 | `finish` | ends an attempt: its run ends, or is queued again |
 | `schedule` | makes runs of schedules |
+| `backfill` | makes runs of backfills, or notes their ends |
 | `expire` | ends the lease of a worker or of a recorder |
 | `any` | whatever it writes |
 """
@@ -33,11 +34,12 @@ __all__ = ["VARIABLE", "Failpoints", "armed"]
 
 VARIABLE: Final = "HEADRACE_TEST_FAILPOINTS"
 _POINT: Final = re.compile(
-    r"(?P<name>claim|finish|schedule|expire|any)\.(?P<side>before|after)=(?P<act>kill|fail)(@(?P<time>[1-9]\d*))?"
+    r"(?P<name>claim|finish|schedule|backfill|expire|any)\.(?P<side>before|after)=(?P<act>kill|fail)(@(?P<time>[1-9]\d*))?"
 )
 _COMMANDS: Final = {
     "Claim": "claim",
     "FireSchedules": "schedule",
+    "AdvanceBackfill": "backfill",
     "ExpireSession": "expire",
     "CrashRecorder": "expire",
 }

@@ -31,6 +31,7 @@ from headrace.v1.span_service_pb2 import SpanFilter
 from headrace.v1.state_pb2 import State
 from headrace_services.domain.attempts import fold_attempts
 from headrace_services.storage.backends import Backend
+from headrace_services.storage.backfill_queries import BackfillQueries
 from headrace_services.storage.cache_queries import CacheQueries
 from headrace_services.storage.change_queries import ChangeQueries
 from headrace_services.storage.deployment_queries import DeploymentQueries
@@ -71,6 +72,7 @@ class Reader(DispatchQueries):
     Attributes:
         work_pools: pools and queues.
         schedules: schedules of deployments.
+        backfills: of schedules.
         deployments: deployments and their versions.
         cache: the index of cached results.
         locks: who has which.
@@ -90,6 +92,7 @@ class Reader(DispatchQueries):
         self._inputs = InputQueries(backend, self._dialect)
         self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
         self.schedules = ScheduleQueries(backend, self._dialect)
+        self.backfills = BackfillQueries(backend, self._dialect)
         self.deployments = DeploymentQueries(backend, self._dialect)
         self.cache = CacheQueries(backend, self._dialect)
         self.locks = LockQueries(backend, self._dialect)

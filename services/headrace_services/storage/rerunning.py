@@ -15,7 +15,23 @@ from headrace_services.storage.rows import RunRow
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 
-__all__ = ["RescheduleRun", "RetryRun"]
+__all__ = ["RescheduleRun", "RetryRun", "run_again"]
+
+
+def run_again(work: Work, run: RunRow, state: State) -> Steps[ProposeStateResponse]:
+    """Have the run enter a state in which it is SCHEDULED, if the rules let it.
+
+    What its former process may still have to say of a run that had ended is then about a run that is not its
+    own.
+    """
+    had_ended = run.books.type in FINAL_TYPES
+    version = run.state_seq
+    response = yield from propose(work, run, state)
+    if had_ended and run.state_seq > version and run.books.type is SCHEDULED:
+        run.fence += 1
+        run.attempt += 1
+        run.recorder_id = None
+    return response
 
 
 class _Rerun(Command[ProposeStateResponse]):
@@ -40,15 +56,7 @@ class _Rerun(Command[ProposeStateResponse]):
         refusal = None if is_repeated else self._refusal(run)
         if refusal is not None:
             return ProposeStateResponse(abort=ProposeStateResponse.Abort(reason=refusal))
-        had_ended = run.books.type in FINAL_TYPES
-        version = run.state_seq
-        response = yield from propose(work, run, self._state(work))
-        if had_ended and run.state_seq > version and run.books.type is SCHEDULED:
-            # What its former process may still have to say is about a run that is not its own.
-            run.fence += 1
-            run.attempt += 1
-            run.recorder_id = None
-        return response
+        return (yield from run_again(work, run, self._state(work)))
 
     def _state(self, work: Work) -> State:
         state = State(id=self._state_id, type=STATE_TYPE_SCHEDULED)

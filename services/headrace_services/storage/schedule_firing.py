@@ -1,17 +1,15 @@
-"""Making the runs of schedules: those that are due, one at will, and those of a range of time."""
+"""Making the runs of schedules: those that are due, and one at will."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
-from headrace.core.clock import from_micros, to_micros
-from headrace.core.errors import FieldsInvalid, ObjectNotFound
+from headrace.core.clock import from_micros
+from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import new_id
-from headrace.core.schedules import ScheduleInvalid, fires_between, jitter_of
+from headrace.core.schedules import ScheduleInvalid, jitter_of
 from headrace.v1.run_pb2 import Run
-from headrace.v1.schedule_service_pb2 import BackfillFire, BackfillScheduleRequest
 from headrace_services.domain.schedules import (
     ActiveRun,
     OverlapMode,
@@ -26,9 +24,8 @@ from headrace_services.domain.states import SCHEDULED
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow
 from headrace_services.storage.entities import Lock
-from headrace_services.storage.instants import micros, set_micros
 from headrace_services.storage.run_commands import shown
-from headrace_services.storage.schedule_rows import OverlapWaitRow, Plan, ScheduleRow, json_object, plan_of
+from headrace_services.storage.schedule_rows import OverlapWaitRow, Plan, ScheduleRow, plan_of
 from headrace_services.storage.scheduled_runs import (
     Wish,
     active_runs,
@@ -43,7 +40,6 @@ from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 
 __all__ = [
-    "BackfillSchedule",
     "FireSchedules",
     "Fired",
     "ReleaseOverlaps",
@@ -55,7 +51,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 BATCH_SCHEDULES: Final = 150
 """How many schedules one transaction makes runs for, so that no other write waits for long."""
-BACKFILL_MAX: Final = 1000
 
 
 class Fired(NamedTuple):
@@ -278,67 +273,3 @@ class TriggerSchedule(Command[Run]):
         by = self._actor or f"trigger:{schedule.label}"
         run = add_run(work, deployment, schedule, Wish(new_id(), work.now, key, by=by))
         return (yield from shown(work, run))
-
-
-class BackfillSchedule(Command[list[BackfillFire]]):
-    """Runs are made for the fires of a range of time, but where there is one already."""
-
-    is_solo = True
-
-    def __init__(self, request: BackfillScheduleRequest, actor: str) -> None:
-        super().__init__()
-        self._request = request
-        self._actor = actor
-
-    def apply(self, work: Work) -> Steps[list[BackfillFire]]:
-        request = self._request
-        schedule, deployment = yield from owned_schedule(work, request.schedule_id)
-        fires = self._fires(plan_of(schedule.spec))
-        ids = {fire: run_id_of(schedule.id, fire) for fire in fires}
-        yield from work.load_runs(ids.values())
-        asked = json_object(request.parameters, "parameters")
-        priority = request.priority if request.HasField("priority") else 0
-        by = self._actor or f"backfill:{schedule.label}"
-        found: list[BackfillFire] = []
-        for fire in fires:
-            existed = work.runs.get(ids[fire]) is not None
-            if not existed and not request.dry_run:
-                key = idempotency_key(schedule, fire)
-                add_run(
-                    work,
-                    deployment,
-                    schedule,
-                    Wish(ids[fire], fire, key, _filled(asked, fire), priority, by=by),
-                )
-            told = BackfillFire(run_id=ids[fire], existed=existed)
-            set_micros(told.fire_time, fire)
-            found.append(told)
-        return found
-
-    def _fires(self, plan: Plan) -> Sequence[int]:
-        begin, end = micros(getattr(self._request, "from")), micros(self._request.until)
-        if end <= begin:
-            raise FieldsInvalid.of("until", "must come after `from`")
-        found = fires_between(plan.timing, from_micros(begin), from_micros(end), BACKFILL_MAX + 1)
-        fires = [to_micros(fire) for fire in found]
-        if len(fires) > BACKFILL_MAX:
-            raise FieldsInvalid.of(
-                "until",
-                f"there are more than {BACKFILL_MAX} fires in this range: take it in parts, the first one "
-                f"until {from_micros(fires[-1]):%Y-%m-%dT%H:%M:%SZ}",
-            )
-        return fires[::-1] if self._request.newest_first else fires
-
-
-_PLACEHOLDER: Final = "{{ scheduled_time }}"
-
-
-def _filled(value: Any, fire: int) -> Any:
-    """`value` with the instant of the run in place of the placeholder."""
-    if isinstance(value, str):
-        return value.replace(_PLACEHOLDER, f"{from_micros(fire):%Y-%m-%dT%H:%M:%SZ}")
-    if isinstance(value, dict):
-        return {key: _filled(item, fire) for key, item in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_filled(item, fire) for item in cast("list[Any]", value)]
-    return value

@@ -29,10 +29,18 @@ class ScheduleQueries:
         Raises:
             ObjectNotFound: there is none.
         """
+        return schedule_message(await self.row(schedule_id))
+
+    async def row(self, schedule_id: str) -> ScheduleRow:
+        """One schedule, as it is kept.
+
+        Raises:
+            ObjectNotFound: there is none.
+        """
         rows = await self._find([("id", "=", schedule_id.lower())])
         if not rows:
             raise ObjectNotFound.of("schedule", schedule_id)
-        return schedule_message(rows[0])
+        return rows[0]
 
     async def of_deployments(self, deployment_ids: Sequence[str]) -> list[Schedule]:
         """All schedules of the deployments, oldest first."""

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from headrace.core.ids import new_id
 from headrace.core.names import slug
@@ -26,12 +26,13 @@ from headrace_services.storage.ops import run_op
 from headrace_services.storage.proposals import propose
 from headrace_services.storage.rows import RunRow, decode_tags
 from headrace_services.storage.run_making import make_run
-from headrace_services.storage.schedule_rows import OverlapWaitRow, ScheduleRow, plan_of
+from headrace_services.storage.schedule_rows import OverlapWaitRow, plan_of
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work, run_from_row
 
 __all__ = [
     "AUTO_TAG",
+    "FiringSchedule",
     "Wish",
     "active_runs",
     "add_run",
@@ -59,7 +60,31 @@ def run_id_of(schedule_id: str, fire: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def idempotency_key(schedule: ScheduleRow, fire: int) -> str:
+class FiringSchedule(Protocol):
+    """What a run needs of its schedule: the row itself, or what is kept of one."""
+
+    @property
+    def id(self) -> str:
+        """Of the schedule."""
+        ...
+
+    @property
+    def deployment_id(self) -> str:
+        """Of its deployment."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """How it is named to people."""
+        ...
+
+    @property
+    def spec(self) -> bytes:
+        """headrace.v1.Schedule."""
+        ...
+
+
+def idempotency_key(schedule: FiringSchedule, fire: int) -> str:
     """The key of the run of one fire."""
     return f"scheduled {schedule.deployment_id} {schedule.id} {fire}"
 
@@ -81,6 +106,7 @@ class Wish(NamedTuple):
         priority: None: the deployment's.
         waits: until earlier runs have ended.
         by: who asks for it; empty: the schedule itself.
+        backfill_id: of the backfill that it belongs to.
     """
 
     id: str
@@ -90,12 +116,12 @@ class Wish(NamedTuple):
     priority: int | None = None
     waits: bool = False
     by: str = ""
+    backfill_id: str = ""
 
 
-def add_run(work: Work, deployment: DeploymentRow, schedule: ScheduleRow, wish: Wish) -> RunRow:
+def add_run(work: Work, deployment: DeploymentRow, schedule: FiringSchedule, wish: Wish) -> RunRow:
     """Make the run, and let it enter SCHEDULED."""
-    source = Run()
-    source.CopyFrom(_template(deployment.spec, deployment.version_id, schedule.spec))
+    source = _source(deployment, schedule, wish.parameters)
     source.id, source.name = wish.id, slug(_random)
     source.deployment_id, source.schedule_id = deployment.id, schedule.id
     source.created_by = wish.by or f"schedule:{schedule.label}"
@@ -103,9 +129,7 @@ def add_run(work: Work, deployment: DeploymentRow, schedule: ScheduleRow, wish: 
         source.tags.append(AUTO_TAG)
     if wish.priority is not None:
         source.priority = wish.priority
-    if wish.parameters:
-        said = json.loads(source.parameters.inline) | dict(wish.parameters)
-        source.parameters.inline = json.dumps(said).encode()
+    source.backfill_id = wish.backfill_id
     run = make_run(work, run_op(source), None)
     if not isinstance(run, RunRow):
         raise run
@@ -114,12 +138,26 @@ def add_run(work: Work, deployment: DeploymentRow, schedule: ScheduleRow, wish: 
     return run
 
 
+def _source(deployment: DeploymentRow, schedule: FiringSchedule, over: Mapping[str, Any] | None) -> Run:
+    if over:
+        said = deployment_spec(deployment.spec)
+        parameters = _parameters(said, schedule.spec) | dict(over)
+        return run_of_deployment(said, deployment.version_id, parameters)
+    source = Run()
+    source.CopyFrom(_template(deployment.spec, deployment.version_id, schedule.spec))
+    return source
+
+
+def _parameters(said: Deployment, schedule: bytes) -> dict[str, Any]:
+    of_schedule: dict[str, Any] = json.loads(plan_of(schedule).spec.parameters or "{}")
+    return json.loads(said.parameters or "{}") | of_schedule
+
+
 @lru_cache(maxsize=16384)
 def _template(deployment: bytes, version_id: str, schedule: bytes) -> Run:
     """What all runs of a schedule have in common; not to be changed."""
     said = deployment_spec(deployment)
-    parameters = json.loads(said.parameters or "{}") | json.loads(plan_of(schedule).spec.parameters or "{}")
-    return run_of_deployment(said, version_id, parameters)
+    return run_of_deployment(said, version_id, _parameters(said, schedule))
 
 
 def enter_scheduled(work: Work, run: RunRow, scheduled_time: int, name: str) -> None:
@@ -143,9 +181,10 @@ def active_runs(work: Work, deployment_ids: Collection[str]) -> Steps[dict[str, 
         return found
     for run in (yield from _load(work, deployment_ids)):
         assert run.books.type is not None and run.deployment_id is not None
-        found[run.deployment_id].append(
-            ActiveRun(run.id, run.books.type, run.state_name, Run.FromString(run.spec).schedule_id)
-        )
+        spec = Run.FromString(run.spec)
+        # Somebody has asked for the past by hand; it does not stand in the way of what is due.
+        schedule_id = "" if spec.backfill_id else spec.schedule_id
+        found[run.deployment_id].append(ActiveRun(run.id, run.books.type, run.state_name, schedule_id))
     return found
 
 

@@ -561,6 +561,61 @@ sa.Index(
     sqlite_where=_of_deployment,
 )
 
+# Ranges of the past that are made up for.
+backfills = sa.Table(
+    "backfills",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _workspace(),
+    sa.Column("deployment_id", Id, nullable=False),
+    sa.Column("schedule_id", Id, nullable=False),
+    # headrace.v1.BackfillState
+    sa.Column("state", sa.SmallInteger, nullable=False),
+    sa.Column("is_ready", sa.Boolean, nullable=False),
+    # What is left of the range.
+    sa.Column("rest_from", sa.BigInteger, nullable=False),
+    sa.Column("rest_until", sa.BigInteger, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    sa.Column("end_time", sa.BigInteger),
+    # headrace.v1.Backfill
+    sa.Column("spec", sa.LargeBinary, nullable=False),
+    # headrace.v1.Schedule
+    sa.Column("schedule_spec", sa.LargeBinary, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+)
+# RUNNING, PAUSED and CANCELLING.
+_is_live = sa.text("state <= 3")
+sa.Index(
+    "backfills_live_idx",
+    backfills.c.update_time,
+    postgresql_where=_is_live,
+    sqlite_where=_is_live,
+)
+sa.Index("backfills_time_idx", backfills.c.create_time, backfills.c.id)
+
+# The instants that backfills have come to.
+backfill_runs = sa.Table(
+    "backfill_runs",
+    metadata,
+    sa.Column("backfill_id", Id, primary_key=True),
+    sa.Column("fire_time", sa.BigInteger, primary_key=True, autoincrement=False),
+    _workspace(),
+    sa.Column("run_id", Id, nullable=False),
+    # headrace.v1.BackfillAction
+    sa.Column("action", sa.SmallInteger, nullable=False),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    # headrace.v1.StateType
+    sa.Column("outcome", sa.SmallInteger),
+)
+_is_open = sa.text("is_open")
+sa.Index(
+    "backfill_runs_open_idx",
+    backfill_runs.c.backfill_id,
+    postgresql_where=_is_open,
+    sqlite_where=_is_open,
+)
+
 # What may be left of attempts that were given up, until a worker has removed it.
 teardowns = sa.Table(
     "teardowns",

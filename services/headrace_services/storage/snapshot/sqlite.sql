@@ -580,3 +580,42 @@ CREATE TABLE teardowns (
 CREATE INDEX teardowns_due_idx ON teardowns (due_time);
 
 UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
+
+-- Running upgrade 0009 -> 0010
+
+CREATE TABLE backfills (
+    id BLOB NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    deployment_id BLOB NOT NULL, 
+    schedule_id BLOB NOT NULL, 
+    state SMALLINT NOT NULL, 
+    is_ready BOOLEAN NOT NULL, 
+    rest_from BIGINT NOT NULL, 
+    rest_until BIGINT NOT NULL, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    end_time BIGINT, 
+    spec BLOB NOT NULL, 
+    schedule_spec BLOB NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (id)
+);
+
+CREATE INDEX backfills_live_idx ON backfills (update_time) WHERE state <= 3;
+
+CREATE INDEX backfills_time_idx ON backfills (create_time, id);
+
+CREATE TABLE backfill_runs (
+    backfill_id BLOB NOT NULL, 
+    fire_time BIGINT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    run_id BLOB NOT NULL, 
+    action SMALLINT NOT NULL, 
+    is_open BOOLEAN NOT NULL, 
+    outcome SMALLINT, 
+    PRIMARY KEY (backfill_id, fire_time)
+);
+
+CREATE INDEX backfill_runs_open_idx ON backfill_runs (backfill_id) WHERE is_open;
+
+UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num = '0009';
