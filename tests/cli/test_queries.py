@@ -152,6 +152,13 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "lock ls": [],
     "lock release": None,
     "schedule upcoming": [],
+    "backfill cancel": None,
+    "backfill inspect": None,
+    "backfill ls": [],
+    "backfill pause": None,
+    "backfill resume": None,
+    "backfill runs": None,
+    "deployment backfill": None,
     "completion install": None,
     "completion show": None,
     "deploy": None,
@@ -221,7 +228,7 @@ HAS_NONE = {
     "spool flush",
     "profile inspect",
 }
-HAS_NONE |= {f"{noun} ls" for noun in ("deployment", "schedule", "work-pool", "work-queue")}
+HAS_NONE |= {f"{noun} ls" for noun in ("backfill", "deployment", "schedule", "work-pool", "work-queue")}
 ASKED = [(words, given) for words, given in ARGUMENTS.items() if given is not None]
 
 

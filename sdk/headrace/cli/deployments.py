@@ -15,40 +15,32 @@ from google.protobuf.json_format import ParseDict
 from headrace.cli import text
 from headrace.cli.applying import apply
 from headrace.cli.as_json import enum_word, to_json
-from headrace.cli.candidates import deployment_names, work_pool_names
+from headrace.cli.backfilling import backfill
+from headrace.cli.candidates import work_pool_names
 from headrace.cli.deleting import Doomed, delete_each
-from headrace.cli.failures import CliError, ExitCode, nearest
+from headrace.cli.failures import CliError, ExitCode
+from headrace.cli.finding_deployments import (
+    DeploymentArgument,
+    DeploymentArguments,
+    find_deployment,
+    name_of,
+)
 from headrace.cli.following import follow_to_end
 from headrace.cli.options import Limit, Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_json, emit_list, first, page_size, say
 from headrace.cli.parameters import read_parameters
 from headrace.client import get_client
 from headrace.client.deployments import deployment_key
-from headrace.core.errors import FieldsInvalid, ObjectNotFound
-from headrace.core.ids import is_id, new_id
-from headrace.core.limits import PAGE_SIZE_MAX
+from headrace.core.errors import FieldsInvalid
+from headrace.core.ids import new_id
 from headrace.v1.deployment_pb2 import Deployment, DeploymentStatus, DeploymentVersion
 from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest, DeploymentFilter
 
 if TYPE_CHECKING:
-    from headrace.client.api import HeadraceClient
+    pass
 
-__all__ = ["apply", "delete", "inspect", "ls", "pause", "resume", "rollback", "run", "versions"]
+__all__ = ["apply", "backfill", "delete", "inspect", "ls", "pause", "resume", "rollback", "run", "versions"]
 
-DeploymentArgument = Annotated[
-    str,
-    Parameter(
-        name="DEPLOYMENT",
-        help="The deployment: flow-name/deployment-name, its own name if no other has it, or its id.",
-        completer=deployment_names,
-    ),
-]
-DeploymentArguments = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="DEPLOYMENT", help="Deployments: flow-name/deployment-name, or ids.", completer=deployment_names
-    ),
-]
 _AHEAD = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w|seconds?|minutes?|hours?|days?|weeks?)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -75,7 +67,7 @@ async def ls(
     listing: Listing[Deployment] = Listing(
         headers=("NAME", "VERSION", "POOL", "QUEUE", "SCHEDULES", "STATUS"),
         row=lambda found: (
-            _name(found),
+            name_of(found),
             str(found.version_number),
             found.work_pool or "-",
             found.work_queue or "-",
@@ -96,7 +88,7 @@ async def ls(
 async def inspect(deployment: DeploymentArgument, /, *, output: Output = "table") -> None:
     """Show everything about one deployment."""
     async with get_client() as client:
-        found = await _get(client, deployment)
+        found = await find_deployment(client, deployment)
     emit_document(to_json(found), lambda: _details(found), output)
 
 
@@ -162,14 +154,14 @@ async def run(
     if start is not None:
         request.scheduled_time.FromDatetime(start)
     async with get_client() as client:
-        found = await _get(client, deployment)
+        found = await find_deployment(client, deployment)
         request.deployment.CopyFrom(deployment_key(found.id))
         try:
             answer = await client.create_deployment_run(request)
         except FieldsInvalid as error:
             lines = "".join(f"\n  {v.field}: {v.description}" for v in error.violations)
             raise CliError(
-                f"The run does not fit deployment '{_name(found)}':{lines or error}", code=ExitCode.USAGE
+                f"The run does not fit deployment '{name_of(found)}':{lines or error}", code=ExitCode.USAGE
             ) from None
         made = answer.run
         when = text.local_time(made.next_scheduled_start_time)
@@ -232,7 +224,7 @@ async def versions(
         shrink=("CHANGED",),
     )
     async with get_client() as client:
-        found = await _get(client, deployment)
+        found = await find_deployment(client, deployment)
         listed = client.iter_deployment_versions(found.id, page_size=page_size(limit))
         await emit_list(first(limit, listed), listing, output, quiet=quiet)
 
@@ -251,14 +243,14 @@ async def rollback(
     That makes a new version. Runs that exist keep the one they were made with.
     """
     async with get_client() as client:
-        found = await _get(client, deployment)
+        found = await find_deployment(client, deployment)
         answer = await client.rollback_deployment(found.id, to)
     if output != "table":
         emit_json(to_json(answer), indent=2 if output == "json" else None)
     if not answer.changes:
-        say(f"Deployment '{_name(found)}' is that already: nothing changed.")
+        say(f"Deployment '{name_of(found)}' is that already: nothing changed.")
         return
-    say(f"Deployment '{_name(found)}' is at version {answer.deployment.version_number}. Changed:")
+    say(f"Deployment '{name_of(found)}' is at version {answer.deployment.version_number}. Changed:")
     for change in answer.changes:
         say(f"  {change.path}: {change.old_value or 'not set'} -> {change.new_value or 'not set'}")
 
@@ -269,63 +261,29 @@ async def pause(deployments: DeploymentArguments, /) -> None:
     Runs made by hand still start.
     """
     async with get_client() as client:
-        for found in [await _get(client, word) for word in deployments]:
+        for found in [await find_deployment(client, word) for word in deployments]:
             await client.pause_deployment(found.id)
-            say(f"Deployment '{_name(found)}' is paused.")
+            say(f"Deployment '{name_of(found)}' is paused.")
 
 
 async def resume(deployments: DeploymentArguments, /) -> None:
     """Let the schedules of deployments make runs again."""
     async with get_client() as client:
-        for found in [await _get(client, word) for word in deployments]:
+        for found in [await find_deployment(client, word) for word in deployments]:
             await client.resume_deployment(found.id)
-            say(f"Deployment '{_name(found)}' goes on.")
+            say(f"Deployment '{name_of(found)}' goes on.")
 
 
 async def delete(deployments: DeploymentArguments, /, *, yes: Yes = False, output: Output = "table") -> None:
     """Delete deployments with their schedules and every run that never started."""
     async with get_client() as client:
-        found = [await _get(client, word) for word in deployments]
+        found = [await find_deployment(client, word) for word in deployments]
 
         async def delete_one(thing: Doomed) -> int:
             return (await client.delete_deployment(thing.id)).deleted_runs
 
-        doomed = [Doomed(deployment.id, _name(deployment)) for deployment in found]
+        doomed = [Doomed(deployment.id, name_of(deployment)) for deployment in found]
         await delete_each(doomed, "deployment", delete_one, yes=yes, output=output)
-
-
-async def _get(client: HeadraceClient, word: str) -> Deployment:
-    """The deployment that the word means.
-
-    Raises:
-        CliError: there is none, or more than one.
-    """
-    if is_id(word.lower()) or "/" in word:
-        try:
-            return await client.get_deployment(word.lower() if is_id(word.lower()) else word)
-        except ObjectNotFound:
-            raise await _none(client, word) from None
-    found = [d async for d in first(6, client.iter_deployments(DeploymentFilter(names=[word])))]
-    if not found:
-        raise await _none(client, word)
-    if len(found) > 1:
-        named = ", ".join(_name(deployment) for deployment in found)
-        raise CliError(
-            f"'{word}' means more than one deployment: {named}.", "Name the flow too.", code=ExitCode.USAGE
-        )
-    return found[0]
-
-
-async def _none(client: HeadraceClient, word: str) -> CliError:
-    listed = first(PAGE_SIZE_MAX, client.iter_deployments(page_size=PAGE_SIZE_MAX))
-    hint = nearest(word, [_name(deployment) async for deployment in listed])
-    return CliError(
-        f"There is no deployment '{word}'.", hint or "See `headrace deployment ls`.", code=ExitCode.NOT_FOUND
-    )
-
-
-def _name(deployment: Deployment) -> str:
-    return f"{deployment.flow_name}/{deployment.name}"
 
 
 def _status(deployment: Deployment) -> str:
@@ -341,7 +299,7 @@ def _details(found: Deployment) -> Sequence[tuple[str, str]]:
     number = f"{found.version_number}{f' ({found.version})' if found.version else ''}"
     return [
         ("ID", found.id),
-        ("Name", _name(found)),
+        ("Name", name_of(found)),
         ("Description", found.description),
         ("Version", number),
         ("Status", _status(found)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+
+from cyclopts import Parameter
 
 from headrace.cli import text
 from headrace.cli.failures import CliError, ExitCode, nearest
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.v1.schedule_pb2 import Schedule
 
 __all__ = [
+    "ScheduleArgument",
     "ahead",
     "details",
     "find_schedule",
@@ -27,6 +30,26 @@ __all__ = [
     "with_names",
     "zone_of",
 ]
+
+
+ScheduleArgument = Annotated[
+    str,
+    Parameter(
+        name="SCHEDULE", help="A schedule: its id, a unique beginning of it, its slug, or DEPLOYMENT/SLUG."
+    ),
+]
+
+
+class Owned(Protocol):
+    """Something of a deployment."""
+
+    @property
+    def deployment_id(self) -> str:
+        """Of the deployment."""
+        ...
+
+
+OwnedThing = TypeVar("OwnedThing", bound=Owned)
 
 
 async def find_schedule(client: HeadraceClient, word: str) -> Schedule:
@@ -53,17 +76,17 @@ async def find_schedule(client: HeadraceClient, word: str) -> Schedule:
 
 
 async def with_names(
-    client: HeadraceClient, schedules: AsyncIterator[Schedule], names: dict[str, str]
-) -> AsyncIterator[Schedule]:
-    """The schedules, once `names` has the name of each one's deployment."""
-    async for schedule in schedules:
-        if schedule.deployment_id not in names:
+    client: HeadraceClient, things: AsyncIterator[OwnedThing], names: dict[str, str]
+) -> AsyncIterator[OwnedThing]:
+    """Schedules and the like, once `names` has the name of each one's deployment."""
+    async for thing in things:
+        if thing.deployment_id not in names:
             try:
-                found = await client.get_deployment(schedule.deployment_id)
-                names[schedule.deployment_id] = f"{found.flow_name}/{found.name}"
+                found = await client.get_deployment(thing.deployment_id)
+                names[thing.deployment_id] = f"{found.flow_name}/{found.name}"
             except ObjectNotFound:
-                names[schedule.deployment_id] = schedule.deployment_id
-        yield schedule
+                names[thing.deployment_id] = thing.deployment_id
+        yield thing
 
 
 # How schedules are shown

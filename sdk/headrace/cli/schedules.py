@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
+from headrace.cli.backfilling import backfill_schedule as backfill
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Limit, Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_json, emit_list, first, iterate, page_size, say
 from headrace.cli.parameters import read_parameters
 from headrace.cli.schedule_views import (
+    ScheduleArgument,
     ahead,
     details,
     find_schedule,
@@ -31,13 +32,11 @@ from headrace.cli.upcoming import upcoming
 from headrace.client import get_client
 from headrace.core.schedules import ScheduleInvalid
 from headrace.schedules import Cron, Interval, RRule
-from headrace.v1.schedule_service_pb2 import BackfillScheduleRequest
 
 if TYPE_CHECKING:
     from headrace.cli.options import Format
     from headrace.schedules import Schedule as Declared
     from headrace.v1.schedule_pb2 import Schedule
-    from headrace.v1.schedule_service_pb2 import BackfillFire
 
 __all__ = [
     "backfill",
@@ -52,12 +51,6 @@ __all__ = [
     "upcoming",
 ]
 
-_ScheduleArgument = Annotated[
-    str,
-    Parameter(
-        name="SCHEDULE", help="A schedule: its id, a unique beginning of it, its slug, or DEPLOYMENT/SLUG."
-    ),
-]
 _ScheduleArguments = Annotated[
     tuple[str, ...],
     Parameter(name="SCHEDULE", help="Schedules: ids, unique beginnings of ids, slugs, or DEPLOYMENT/SLUG."),
@@ -112,7 +105,7 @@ async def ls(
         await emit_list(with_names(client, first(limit, found), names), listing, output, quiet=quiet)
 
 
-async def inspect(schedule: _ScheduleArgument, /, *, output: Output = "table") -> None:
+async def inspect(schedule: ScheduleArgument, /, *, output: Output = "table") -> None:
     """Show everything about one schedule, and its next fires."""
     async with get_client() as client:
         found = await find_schedule(client, schedule)
@@ -261,7 +254,7 @@ async def preview(
     await emit_list(iterate(fires), listing, output)
 
 
-async def trigger(schedule: _ScheduleArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
+async def trigger(schedule: ScheduleArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
     """Make one run now, with the schedule's parameters; the schedule may be paused."""
     async with get_client() as client:
         found = await find_schedule(client, schedule)
@@ -272,57 +265,6 @@ async def trigger(schedule: _ScheduleArgument, /, *, output: Output = "table", q
         say(f"Flow run {text.clean(run.name)} ({run.id}) is scheduled for now.")
     else:
         emit_json(to_json(run), indent=2 if output == "json" else None)
-
-
-async def backfill(
-    schedule: _ScheduleArgument,
-    /,
-    *,
-    from_: Annotated[
-        str, Parameter(name="--from", help="First instant, an ISO 8601 time, UTC if it names no zone.")
-    ],
-    to: Annotated[str, Parameter(help="Where the range ends; a fire at this instant is not in it.")],
-    order: Annotated[Literal["oldest", "newest"], Parameter(help="Which runs are made first.")] = "oldest",
-    param: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name=["--param", "-p"],
-            help="A parameter over those of the schedule, as NAME=VALUE; {{ scheduled_time }} in it is the "
-            "run's instant. Repeatable.",
-        ),
-    ] = (),
-    priority: Annotated[
-        int | None, Parameter(validator=Number(gte=0, lte=9), help="Of the runs; without it the lowest, 0.")
-    ] = None,
-    dry_run: Annotated[bool, Parameter(negative=(), help="Show what would be made; make nothing.")] = False,
-    output: Output = "table",
-) -> None:
-    """Make the runs of a range of time, those that exist already excepted; at most 1000."""
-    parameters = read_parameters(param, None)
-    request = BackfillScheduleRequest(newest_first=order == "newest", dry_run=dry_run, priority=priority)
-    if parameters:
-        request.parameters = json.dumps(parameters)
-    getattr(request, "from").FromDatetime(_utc(from_, "--from"))
-    request.until.FromDatetime(_utc(to, "--to"))
-    async with get_client() as client:
-        request.schedule_id = (await find_schedule(client, schedule)).id
-        fires = await client.backfill_schedule(request)
-    made = "would be made" if dry_run else "made"
-    listing: Listing[BackfillFire] = Listing(
-        headers=("FIRE (UTC)", "RUN", "WHAT"),
-        row=lambda fire: (
-            f"{fire.fire_time.ToDatetime():%Y-%m-%d %H:%M:%S}",
-            fire.run_id,
-            "exists" if fire.existed else made,
-        ),
-        key=lambda fire: fire.run_id,
-        json=to_json,
-        none="The schedule does not fire in this range.",
-    )
-    await emit_list(iterate(fires), listing, output)
-    if fires and output == "table":
-        fresh = sum(not fire.existed for fire in fires)
-        say(f"{fresh} {made}, {len(fires) - fresh} existed.")
 
 
 # What was typed
@@ -375,12 +317,6 @@ def _aware(time: datetime | None) -> datetime | None:
 def _just_before(instant: datetime | None) -> datetime:
     """So that a fire at the instant itself is seen."""
     return (instant or datetime.now(UTC)) - timedelta(microseconds=1)
-
-
-def _utc(typed: str, option: str) -> datetime:
-    found = _aware(_time(typed, option))
-    assert found is not None
-    return found
 
 
 def _tell(schedule: Schedule, said: str, output: Format) -> None:
