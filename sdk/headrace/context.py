@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.assets import Asset
     from headrace.engine.api import AssetRecord, Interruptible
     from headrace.engine.gate import PauseGate
+    from headrace.engine.leaving import Termination
     from headrace.engine.steps import StepBook
     from headrace.engine.transactions import TransactionNode
     from headrace.flows import Flow
@@ -239,6 +240,7 @@ class FlowRunContext(RunContext):
         kept_subflows: the subflow runs that a retry of this run need not run again; None: all are run again.
         pauses: numbers the pauses of one attempt.
         own_pause: id of the state of the newest pause that the body has asked for.
+        on_termination: what becomes of the run when the process is asked to end.
         cancel_seconds: how long what runs below it is waited for when it is being cancelled.
     """
 
@@ -255,6 +257,7 @@ class FlowRunContext(RunContext):
         "gate",
         "kept_subflows",
         "lineage",
+        "on_termination",
         "origins",
         "own_pause",
         "parameters",
@@ -282,6 +285,7 @@ class FlowRunContext(RunContext):
         self.lineage: dict[str, Sequence[Asset]] | None = None
         self.pauses = count(1)
         self.own_pause = ""
+        self.on_termination: Termination = "crash"
         self.cancel_seconds = CANCEL_SECONDS
         self._counts: dict[str, count[int]] = {}
         self._lock = threading.Lock()

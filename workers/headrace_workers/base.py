@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from headrace.cli.executing import CODE_VARIABLES
 from headrace.core.job_templates import base_job_template
 from headrace.core.job_variables import job_configuration
+from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_RESCHEDULE
 from headrace.v1.worker_pb2 import WorkerCapability
 from headrace.v1.worker_service_pb2 import Assignment
 
@@ -228,6 +229,8 @@ def run_environment(assignment: Assignment) -> dict[str, str]:
         "HEADRACE__ATTEMPT": str(attempt.attempt),
         "HEADRACE__FENCE": str(attempt.fence),
     }
+    if assignment.on_lost == LOST_ATTEMPT_POLICY_RESCHEDULE:
+        variables["HEADRACE__ON_LOST"] = "reschedule"
     for name, variable in CODE_VARIABLES.items():
         if text := getattr(assignment, name):
             variables[variable] = text

@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -21,12 +22,13 @@ from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.scripts import ScriptError, load_flow
 from headrace.client import get_client
 from headrace.core.errors import HeadraceException, ServiceError, StaleAttempt
-from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError
+from headrace.exceptions import Abort, ParameterBindError, Pause, SerializationError, TerminationSignal
 from headrace.logging.handlers import MARKED_LINES, mark_lines, show_lines_on
 from headrace.v1.run_pb2 import Run
 from headrace.v1.run_service_pb2 import UpdateRunRequest
 
 if TYPE_CHECKING:
+    from headrace.engine.flows import FlowCall
     from headrace.flows import Flow
 
 __all__ = [
@@ -79,6 +81,9 @@ def execute(
 
     This is what workers start for a run. The exit code is 0 when the run has completed, or is not this
     process's affair any more; else 1.
+
+    On SIGTERM it is as HEADRACE_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR says: the run has crashed, goes on in
+    another attempt (exit code 0), or is left to whatever has started this process (143).
     """
     run_id = flow_run or next((os.environ[name] for name in _RUN_ID if os.environ.get(name)), "")
     if not run_id:
@@ -131,9 +136,46 @@ def execute_flow_run(
 
     Raises:
         FlowRunNotStarted: the flow could not be loaded, or not be called.
-        SystemExit, KeyboardInterrupt: execution was ended from outside; that is on record.
+        SystemExit, KeyboardInterrupt: execution was ended from outside; that is on record, or left to others.
     """
-    from headrace.execution.attempts import run_flow_attempt
+    from headrace.execution.attempts import run_attempt_call
+    from headrace.execution.leaving import leave_alone, leave_unstarted, termination_behavior
+    from headrace.execution.ownership import taking_termination
+
+    with taking_termination():
+        behavior = termination_behavior(recorded)
+        try:
+            call = _called(run_id, attempt, fence, code, recorded, loaded)
+        except TerminationSignal:
+            if leave_unstarted(run_id, attempt, fence, behavior):
+                return 0
+            raise
+        call.context.on_termination = behavior
+        try:
+            with _explaining():
+                state = run_attempt_call(call)
+        except (Abort, Pause, StaleAttempt) as leaving:
+            print(f"Nothing is left to do here: {leaving}", file=sys.stderr)
+            return 0
+        except (HeadraceException, SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        leave_alone()
+    return 0 if state.is_completed() else 1
+
+
+def _called(
+    run_id: str,
+    attempt: int,
+    fence: int,
+    code: Mapping[str, str],
+    recorded: Run | None,
+    loaded: Callable[[], None],
+) -> FlowCall:
+    """The call of the flow, which is loaded; arguments and errors are those of `execute_flow_run`."""
+    from headrace.execution.attempts import attempt_call
 
     flow, commit = load_code(code)
     if commit:
@@ -141,19 +183,17 @@ def execute_flow_run(
         if recorded is not None:
             recorded.labels[COMMIT_LABEL] = commit
     loaded()
+    with _explaining():
+        return attempt_call(flow, run_id, attempt, fence, recorded=recorded)
+
+
+@contextmanager
+def _explaining() -> Generator[None]:
+    """While inside, what keeps the flow from being called is `FlowRunNotStarted`."""
     try:
-        state = run_flow_attempt(flow, run_id, attempt, fence, recorded=recorded)
-    except (Abort, Pause, StaleAttempt) as leaving:
-        print(f"Nothing is left to do here: {leaving}", file=sys.stderr)
-        return 0
+        yield
     except (ParameterBindError, SerializationError, ServiceError) as error:
         raise FlowRunNotStarted(f"The flow cannot be called: {error}") from error
-    except (SystemExit, KeyboardInterrupt):
-        raise
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0 if state.is_completed() else 1
 
 
 async def _record_commit(run_id: str, commit: str) -> None:

@@ -117,6 +117,10 @@ class Ops(Protocol):
         """Record `state` and wait for the server's verdict; Accept where no server is in reach."""
         ...
 
+    def is_termination(self, error: BaseException) -> bool:
+        """Whether the process was asked to end (SIGTERM)."""
+        ...
+
     async def settle(self, run: FlowRun | TaskRun) -> None:
         """Wait until everything recorded so far is safe."""
         ...

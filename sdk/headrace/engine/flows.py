@@ -16,6 +16,7 @@ from headrace.engine.endings import Ending, ending_of_error, ending_of_value
 from headrace.engine.hooks import run_hooks
 from headrace.engine.journal import Journal
 from headrace.engine.keeping import keep, keep_for_replay
+from headrace.engine.leaving import hand_over
 from headrace.engine.names import run_name
 from headrace.engine.outcome import Outcome, outcome_of
 from headrace.engine.recall import recalled, settle_deferred
@@ -96,6 +97,10 @@ async def run_flow(ops: Ops, call: FlowCall) -> Outcome:
         except BaseException as error:
             if is_cancellation(ops, context, error):
                 return await _cancel(ops, context, journal, error)
+            if context.on_termination != "crash" and ops.is_termination(error):
+                outcome = await _leave(ops, context, journal, error)
+                if outcome is not None:
+                    return outcome
             await _crash(ops, context, journal, error)
             raise
 
@@ -425,6 +430,28 @@ async def _end_children(ops: Ops, context: FlowRunContext, error: BaseException)
     except BaseException as again:
         # A second signal: those that still run are not waited for, and the first cause stands.
         _log.warning("Interrupted again (%r) while waiting for task runs to end", again)
+
+
+async def _leave(ops: Ops, context: FlowRunContext, journal: Journal, error: BaseException) -> Outcome | None:
+    """The process is asked to end, and others are to go on with the run; None: they cannot, it crashes.
+
+    Raises:
+        Pause: it was queued for another attempt.
+        BaseException: `error`, when another process of this attempt is to go on.
+    """
+    run = context.flow_run
+    if run.state is None or run.state.is_final():
+        return None
+    await _end_children(ops, context, error)
+    state = await hand_over(ops, context, journal)
+    if state.is_scheduled():
+        _log.warning("The process was asked to end: the run goes on elsewhere")
+        if context.on_termination == "reschedule":
+            raise Pause("The process was asked to end, and the run is scheduled again.", state=state)
+        raise error
+    if state.is_cancelling():
+        return await _end_cancelled(ops, context, journal, state.message or "The run was cancelled.")
+    return _refused(state) if state.is_final() else None
 
 
 async def _crash(ops: Ops, context: FlowRunContext, journal: Journal, error: BaseException) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.client import get_client
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
     from headrace.flows import Flow
     from headrace.states import State
 
-__all__ = ["recorded_flow_run", "recorded_parameters_of", "run_flow_attempt"]
+__all__ = [
+    "attempt_call",
+    "recorded_flow_run",
+    "recorded_parameters_of",
+    "run_attempt_call",
+    "run_flow_attempt",
+]
 
 
 def run_flow_attempt(
@@ -76,6 +83,19 @@ def run_flow_attempt(
         BaseException: execution was ended from outside (`SystemExit`, `KeyboardInterrupt`, SIGTERM); the run
             is CRASHED.
     """
+    return run_attempt_call(attempt_call(flow, run_id, attempt, fence, parameters, recorded=recorded))
+
+
+def attempt_call(
+    flow: Flow[..., Any],
+    run_id: str,
+    attempt: int,
+    fence: int,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    recorded: Run | None = None,
+) -> FlowCall:
+    """What `run_flow_attempt` does before the run is entered; the errors are that one's."""
     if recorded is None:
         recorded = run_in_background(_recorded_run(run_id))
     run_in_background(recorded_everything())
@@ -84,15 +104,31 @@ def run_flow_attempt(
     run = call.context.flow_run
     if flow.retry_deadline_seconds is not None and run.start_micros:
         call.context.idle_micros = run_in_background(_idle_time(run))
+    return call
+
+
+def run_attempt_call(call: FlowCall) -> State[Any]:
+    """Execute the run; result and errors are those of `run_flow_attempt`.
+
+    When its end is on record, SIGTERM does nothing any more.
+    """
+    run = call.context.flow_run
     with tags(*run.tags):
-        if flow.isasync:
+        if call.context.flow.isasync:
             return asyncio.run(_run_async(call)).state
-        with owning(run, call.context), terminating():
+        with owning(run, call.context), terminating(partial(_has_ended, run)):
             return run_now(flow_engine(BLOCKING, call)).state
 
 
+def _has_ended(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
+
+
 async def _run_async(call: FlowCall) -> Outcome:
-    with owning(call.context.flow_run, call.context), terminating_loop():
+    with (
+        owning(call.context.flow_run, call.context),
+        terminating_loop(partial(_has_ended, call.context.flow_run)),
+    ):
         engine: Coroutine[Any, Any, Outcome] = flow_engine(LOOP, call)
         return await engine
 

@@ -117,11 +117,20 @@ def _put_state(message: state_pb2.State, run: FlowRun | TaskRun, state: State[An
     _put_details(message, state)
 
 
+LEFT_TO: Final = {
+    "server": state_pb2.ScheduledDetails.CAUSE_ATTEMPT_LOST,
+    "infrastructure": state_pb2.ScheduledDetails.CAUSE_RELINQUISHED,
+}
+"""Why a run is scheduled whose process leaves it."""
+
+
 def _put_details(message: state_pb2.State, state: State[Any]) -> None:
     details = state.state_details
     if state.type is StateType.SCHEDULED:
         _put_time(message.scheduled.scheduled_time, details.scheduled_time)
-        if state.name == "AwaitingRetry":
+        if details.left_to:
+            message.scheduled.cause = LEFT_TO[details.left_to]
+        elif state.name == "AwaitingRetry":
             message.scheduled.cause = state_pb2.ScheduledDetails.CAUSE_RETRY
     elif state.type is StateType.PAUSED:
         message.paused.reschedule = details.pause_reschedule

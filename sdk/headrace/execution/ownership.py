@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.context import RunContext
     from headrace.runs import FlowRun, TaskRun
 
-__all__ = ["owning", "owning_if_root", "terminating", "terminating_loop"]
+__all__ = ["owning", "owning_if_root", "taking_termination", "terminating", "terminating_loop"]
 
 
 @contextmanager
@@ -46,19 +46,49 @@ def owning_if_root(run: FlowRun | TaskRun, context: RunContext) -> AbstractConte
 
 def _takes_sigterm() -> bool:
     """Whether SIGTERM can and should be taken: on the main thread, when nobody else has."""
-    return _can_take_sigterm() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    return _can_take_sigterm() and signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, raise_termination)
 
 
 def _can_take_sigterm() -> bool:
     return threading.current_thread() is threading.main_thread() and not signals_are_taken()
 
 
+def raise_termination(signum: int, frame: FrameType | None) -> None:
+    """A handler of SIGTERM for code that runs before a run is entered.
+
+    Raises:
+        TerminationSignal: always.
+    """
+    raise TerminationSignal(signum)
+
+
 @contextmanager
-def terminating() -> Generator[None]:
+def taking_termination() -> Generator[None]:
+    """While inside, SIGTERM raises `TerminationSignal`, unless the program handles it itself."""
+    if not _takes_sigterm():
+        yield
+        return
+    signal.signal(signal.SIGTERM, raise_termination)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is raise_termination:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def terminating(is_over: Callable[[], bool] = _never) -> Generator[None]:
     """While inside, SIGTERM raises `TerminationSignal` wherever the main thread is.
 
     Where the program handles SIGTERM itself, its handler does what it did before; only what a scope sends
     to interrupt its own body does not reach it.
+
+    Args:
+        is_over: nothing is left that could be ended: SIGTERM does nothing any more.
     """
     before = signal.getsignal(signal.SIGTERM) if _can_take_sigterm() else None
     if before is None:  # another thread, another run's handler, or one that was not set from Python
@@ -66,7 +96,7 @@ def terminating() -> Generator[None]:
         return
 
     def raise_signal(signum: int, frame: FrameType | None) -> None:
-        if was_for_scope(frame) or before is signal.SIG_IGN:
+        if was_for_scope(frame) or before is signal.SIG_IGN or is_over():
             return
         if callable(before):
             before(signum, frame)
@@ -84,16 +114,23 @@ def terminating() -> Generator[None]:
 
 
 @contextmanager
-def terminating_loop() -> Generator[None]:
-    """While inside, SIGTERM cancels the calling task, and comes out of here as `TerminationSignal`."""
+def terminating_loop(is_over: Callable[[], bool] = _never) -> Generator[None]:
+    """While inside, SIGTERM cancels the calling task, and comes out of here as `TerminationSignal`.
+
+    Args:
+        is_over: as of `terminating`.
+    """
     task = asyncio.current_task()
     if task is None or not _takes_sigterm():
         yield
         return
     loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
     received: list[int] = []
 
     def cancel() -> None:
+        if is_over():
+            return
         received.append(signal.SIGTERM)
         task.cancel(msg=TERMINATED)
 
@@ -109,6 +146,7 @@ def terminating_loop() -> Generator[None]:
         raise TerminationSignal(received[0]) from None
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
 
 
 TERMINATED = "terminated"

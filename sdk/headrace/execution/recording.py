@@ -45,15 +45,17 @@ class Recording:
         cancelled = (asyncio.CancelledError, concurrent.futures.CancelledError)
         return isinstance(error, (*cancelled, TerminationSignal))
 
+    def is_termination(self, error: BaseException) -> bool:
+        is_ours = isinstance(error, asyncio.CancelledError) and TERMINATED in error.args
+        return is_ours or isinstance(error, TerminationSignal)
+
     def crash_message(self, error: BaseException) -> str:
         if isinstance(error, KeyboardInterrupt):
             return "aborted by an interrupt signal"
-        if isinstance(error, TerminationSignal):
+        if self.is_termination(error):
             return "aborted by a termination signal"
         if isinstance(error, SystemExit):
             return "aborted by Python system exit call"
-        if isinstance(error, asyncio.CancelledError) and TERMINATED in error.args:
-            return "aborted by a termination signal"
         if isinstance(error, (asyncio.CancelledError, concurrent.futures.CancelledError, GeneratorExit)):
             return "cancelled by the runtime environment"
         return f"interrupted by an unexpected exception: {type(error).__name__}: {error}"

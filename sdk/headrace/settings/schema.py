@@ -173,6 +173,13 @@ class Settings:
     cli_prompt: bool = option(
         True, config.boolean, "Whether commands may ask on a terminal; if not, what would ask is refused."
     )
+    flow_run_execute_sigterm_behavior: str | None = option(
+        None,
+        config.optional(config.choice("crash", "reschedule", "relinquish")),
+        "What becomes of a deployment's run whose process gets SIGTERM: crash, reschedule (another attempt "
+        "begins at once), relinquish (left to what has started the process, which starts it again); nothing: "
+        "as on_lost of the run says.",
+    )
     default_work_pool_name: str | None = option(
         None, config.optional(config.text), "Work pool of a deployment that names none."
     )

@@ -79,6 +79,8 @@ class StateDetails:
         untrackable_result: whether the result has no identity, so that no edge leads from the run to another
             one that is given it by value.
         returned_state: whether the body of the task returned a state, which is what its caller got.
+        left_to: to whom a process that has to end leaves its run: `server`, for the next attempt, or
+            `infrastructure`, which starts the same one again; of states that it proposes.
         producer_run_id: of a result from the cache: the task run that has computed it; None: not known.
     """
 
@@ -100,6 +102,7 @@ class StateDetails:
     untrackable_result: bool = False
     returned_state: bool = False
     producer_run_id: str | None = None
+    left_to: Literal["", "server", "infrastructure"] = ""
 
 
 class State(Generic[R]):

@@ -159,7 +159,10 @@ class ScheduledDetails(_message.Message):
         CAUSE_RETRY: ScheduledDetails._Cause.ValueType  # 2
         CAUSE_RESUMED: ScheduledDetails._Cause.ValueType  # 3
         CAUSE_ATTEMPT_LOST: ScheduledDetails._Cause.ValueType  # 4
+        """The next attempt begins. Proposed by an executor: it gives its attempt back."""
         CAUSE_AWAITING_CONCURRENCY: ScheduledDetails._Cause.ValueType  # 5
+        CAUSE_RELINQUISHED: ScheduledDetails._Cause.ValueType  # 6
+        """The process of the attempt has left, and what had started it starts another one for the same attempt."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
     CAUSE_UNSPECIFIED: ScheduledDetails.Cause.ValueType  # 0
@@ -167,7 +170,10 @@ class ScheduledDetails(_message.Message):
     CAUSE_RETRY: ScheduledDetails.Cause.ValueType  # 2
     CAUSE_RESUMED: ScheduledDetails.Cause.ValueType  # 3
     CAUSE_ATTEMPT_LOST: ScheduledDetails.Cause.ValueType  # 4
+    """The next attempt begins. Proposed by an executor: it gives its attempt back."""
     CAUSE_AWAITING_CONCURRENCY: ScheduledDetails.Cause.ValueType  # 5
+    CAUSE_RELINQUISHED: ScheduledDetails.Cause.ValueType  # 6
+    """The process of the attempt has left, and what had started it starts another one for the same attempt."""
 
     SCHEDULED_TIME_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int

@@ -81,6 +81,7 @@ class RunFacts:
         retry_type: who runs the next try.
         pause_keys: keys that have fired.
         has_deployment: it can be run again elsewhere.
+        is_dispatched: workers are handed it.
         is_deployment_deleted: the deployment it was made by is gone.
         has_parent: it is a subflow run, or a task run within a run.
         is_held: a live process holds it.
@@ -96,6 +97,7 @@ class RunFacts:
     retry_type: RetryType = RetryType.NONE
     pause_keys: frozenset[str] = frozenset()
     has_deployment: bool = False
+    is_dispatched: bool = False
     is_deployment_deleted: bool = False
     has_parent: bool = False
     is_held: bool = False

@@ -233,6 +233,19 @@ def retry(context: Context) -> Outcome:
     return Replace(awaiting, reason, (SetRetryType(RetryType.IN_PROCESS), ClearPauseKeys()))
 
 
+def hand_over(context: Context) -> Outcome:
+    """18: a process that has to end leaves the run to the next attempt, or to another process of this one."""
+    proposed = context.proposed
+    if proposed.is_given_back and not context.run.is_dispatched:
+        return Keep("The run has no deployment and no work pool: nobody would run it again.")
+    if not proposed.is_given_back and not proposed.is_relinquished:
+        return None
+    retry_type = RetryType.RESCHEDULE if proposed.is_given_back else RetryType.IN_PROCESS
+    # At once, by the clock that decides when.
+    now = replace(proposed, scheduled_time=min(proposed.scheduled_time or context.now, context.now))
+    return Amend(now, (SetRetryType(retry_type), ClearPauseKeys(), SetResuming(False)))
+
+
 def announce(context: Context) -> Outcome:
     """16: one event per accepted state."""
     return Plan((Announce(f"headrace.flow-run.{context.proposed.name}"),))
@@ -251,7 +264,8 @@ def _keeps_slot(context: Context) -> bool:
         return True
     if state.type is PAUSED:
         return not state.pause_reschedule
-    return state.is_retry and SetRetryType(RetryType.IN_PROCESS) in context.planned
+    is_own = state.is_retry or state.is_relinquished
+    return is_own and SetRetryType(RetryType.IN_PROCESS) in context.planned
 
 
 def awaiting_retry(context: Context, at: int) -> StateValue:
@@ -319,6 +333,7 @@ FLOW_RULES: Final[Policy] = (
     Rule(13, "copy the time", _types(SCHEDULED), _to([PENDING]), copy_time),
     Rule(14, "not before its time", _types(SCHEDULED, PENDING), _to([RUNNING]), not_before_time),
     Rule(15, "retry", _types(RUNNING), _to([FAILED, SCHEDULED, RUNNING]), retry),
+    Rule(18, "handing over", _types(*NON_FINAL - {CANCELLING}), _to([SCHEDULED]), hand_over),
     _ANNOUNCE,
     _RELEASE,
 )

@@ -54,6 +54,8 @@ class StateValue:
         scheduled_time: microseconds; of a SCHEDULED state, carried into PENDING.
         is_retry: SCHEDULED because the run tries again.
         is_resumption: SCHEDULED because a pause has ended.
+        is_given_back: SCHEDULED because its process leaves the run to another attempt.
+        is_relinquished: SCHEDULED because its process leaves it to another one of the same attempt.
         is_deferred: SCHEDULED for a background task, which is queued and not run by its parent.
         pause_timeout: when a pause ends by itself, microseconds; None: never.
         pause_reschedule: no process stays in the pause; resuming schedules the run.
@@ -73,6 +75,8 @@ class StateValue:
     scheduled_time: int | None = None
     is_retry: bool = False
     is_resumption: bool = False
+    is_given_back: bool = False
+    is_relinquished: bool = False
     is_deferred: bool = False
     pause_timeout: int | None = None
     pause_reschedule: bool = False

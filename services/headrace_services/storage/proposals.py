@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from dataclasses import replace
 from typing import Final
 
 from headrace.core.budget import idle_time
@@ -30,9 +31,10 @@ from headrace_services.domain.states import (
 from headrace_services.domain.task_rules import MINIMAL_TASK_RULES, TASK_RULES
 from headrace_services.storage import steps
 from headrace_services.storage.cancel_notes import note_cancelling
+from headrace_services.storage.dispatch_rows import AttemptRow
 from headrace_services.storage.instants import duration_micros, micros
 from headrace_services.storage.pause_notes import note_pause
-from headrace_services.storage.rows import RunRow
+from headrace_services.storage.rows import Requeue, RunRow
 from headrace_services.storage.state_codec import decode_state, encode_state, verdict_message
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Facts, Work
@@ -61,6 +63,8 @@ def propose(
         yield from work.load_facts([pair])
     facts = work.facts.get(pair)
     proposed = decode_state(state)
+    if not by_executor:
+        proposed = replace(proposed, is_given_back=False, is_relinquished=False)
     context = Context(
         run=_run_facts(work, run, facts, (yield from _idle_time(work, run, proposed))),
         current=_current(work, run, facts),
@@ -75,6 +79,8 @@ def propose(
     decision = decide(_policy(run, force), context)
     if decision.error is not None and decision.broken_rule is not None:
         _log.error("the rule %r raised", decision.broken_rule.name, exc_info=decision.error)
+    if decision.state is not None and decision.state.is_given_back:
+        yield from _give_back(work, run)
     written = _write(work, run, decision, forced_by=(actor or "unknown") if force else "")
     return verdict_message(decision.verdict, written)
 
@@ -134,6 +140,7 @@ def _run_facts(work: Work, run: RunRow, facts: Facts | None, idle: int) -> RunFa
         retry_type=run.retry_type,
         pause_keys=frozenset(json.loads(run.pause_keys)) if run.pause_keys else frozenset(),
         has_deployment=run.deployment_id is not None,
+        is_dispatched=run.deployment_id is not None or run.work_pool is not None,
         has_parent=run.parent_id is not None,
         is_held=is_held(work, run, facts),
         seen_in_flow_run_count=run.flow_run_count,
@@ -191,6 +198,15 @@ def _flow_facts(work: Work, run: RunRow) -> Steps[FlowFacts | None]:
 # Writing
 
 
+def _give_back(work: Work, run: RunRow) -> Steps[None]:
+    """The run is another attempt's from now on. It is not lost: that does not count against it."""
+    for row in (yield from work.rows.find(AttemptRow, [("run_id", "=", run.id)])):
+        run.requeue = Requeue(work.now, row.lost_count, row.refusals, row.excluded)
+    run.attempt += 1
+    run.fence += 1
+    run.recorder_id = None
+
+
 def _write(work: Work, run: RunRow, decision: Decision, forced_by: str) -> State | None:
     """Write the decision's state, if there is one."""
     value = decision.state
@@ -201,7 +217,7 @@ def _write(work: Work, run: RunRow, decision: Decision, forced_by: str) -> State
     run.flow_run_count = after.seen_in_flow_run_count
     run.pause_keys = json.dumps(sorted(after.pause_keys)) if after.pause_keys else ""
     run.is_presumed = False
-    if value.is_suspended:
+    if value.is_suspended or value.is_relinquished:
         run.recorder_id = None  # no process stays with it
     state = encode_state(value, run_count=after.books.run_count, record_time=work.now, forced_by=forced_by)
     if value.type is PAUSED:

@@ -41,6 +41,8 @@ def decode_state(state: State) -> StateValue:
         scheduled_time=scheduled_time,
         is_retry=cause == ScheduledDetails.CAUSE_RETRY,
         is_resumption=cause == ScheduledDetails.CAUSE_RESUMED,
+        is_given_back=cause == ScheduledDetails.CAUSE_ATTEMPT_LOST,
+        is_relinquished=cause == ScheduledDetails.CAUSE_RELINQUISHED,
         is_deferred=state.scheduled.deferred,
         pause_timeout=micros(state.paused.timeout_time) if state.paused.HasField("timeout_time") else None,
         pause_reschedule=state.paused.reschedule,

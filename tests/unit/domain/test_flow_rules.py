@@ -328,3 +328,37 @@ def test_marking_late_starts_nothing_else() -> None:
     decision = ask(value("SCHEDULED"), value("SCHEDULED", name="Late"), LATE_MARKER_RULES, limits=(LIMIT,))
     assert outcome(decision) == "A"
     assert decision.effects == (Announce("headrace.flow-run.Late"),)
+
+
+# Handing over
+
+
+def test_a_process_that_has_to_end_gives_its_run_to_another_attempt() -> None:
+    given = value("SCHEDULED", is_given_back=True, scheduled_time=NOW + 9 * SECOND)
+    decision = ask(
+        value("RUNNING"), given, is_dispatched=True, pause_keys=frozenset({"one"}), by_executor=True
+    )
+    assert outcome(decision) == "A"
+    assert decision.state is not None
+    assert decision.state.scheduled_time == NOW, "the process's clock does not delay it"
+    assert decision.run.retry_type is RetryType.RESCHEDULE
+    assert decision.run.pause_keys == frozenset()
+
+
+def test_a_run_that_nobody_would_run_is_not_given_back() -> None:
+    assert outcome(ask(value("RUNNING"), value("SCHEDULED", is_given_back=True), by_executor=True)) == "R"
+
+
+@pytest.mark.parametrize("current", ["PENDING", "RUNNING", "PAUSED"])
+def test_what_is_left_to_its_infrastructure_keeps_its_slot_and_is_offered_to_nobody(current: str) -> None:
+    relinquished = value("SCHEDULED", is_relinquished=True)
+    decision = ask(value(current), relinquished, limits=(replace(FULL, holds=True),), by_executor=True)
+    assert outcome(decision) == "A"
+    assert decision.run.retry_type is RetryType.IN_PROCESS
+    assert effects_of(decision.effects, ReleaseSlot) == []
+
+
+@pytest.mark.parametrize("what", ["is_given_back", "is_relinquished"])
+def test_what_is_being_cancelled_is_left_to_nobody(what: str) -> None:
+    left = replace(value("SCHEDULED"), **{what: True})
+    assert outcome(ask(value("CANCELLING"), left, is_dispatched=True, by_executor=True)) == "R"
