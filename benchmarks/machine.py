@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-__all__ = ["cpu_seconds", "describe", "fsync_micros", "process_tree", "resident_bytes"]
+__all__ = ["cpu_seconds", "describe", "fsync_micros", "fsync_seconds", "process_tree", "resident_bytes"]
 
 _PROC = pathlib.Path("/proc")
 _SCHEDULER_CLOCK = 2
@@ -41,6 +41,11 @@ def resident_bytes(pid: int) -> int:
 
 def fsync_micros(folder: pathlib.Path, tries: int = 200) -> float:
     """Median time of an 4 kB append and fdatasync to a file in `folder`."""
+    return statistics.median(fsync_seconds(folder, tries)) * 1e6
+
+
+def fsync_seconds(folder: pathlib.Path, tries: int = 200) -> list[float]:
+    """The time of each of so many 4 kB appends, with an fdatasync, to a file in `folder`."""
     block, times = b"\0" * 4096, list[float]()
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         for _ in range(tries):
@@ -48,7 +53,7 @@ def fsync_micros(folder: pathlib.Path, tries: int = 200) -> float:
             os.write(file.fileno(), block)
             os.fdatasync(file.fileno())
             times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e6
+    return times
 
 
 def describe(folder: pathlib.Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from headrace.core.clock import Clock
+from headrace_services.loops.batch_size import BatchSize
 from headrace_services.loops.loop import Loop
 from headrace_services.storage.database import Database
 from headrace_services.storage.schedule_firing import BATCH_SCHEDULES, FireSchedules, ReleaseOverlaps
@@ -17,6 +18,9 @@ __all__ = ["Overlaps", "Scheduler"]
 
 _LOOK_SECONDS: Final = 1.0
 _SOONEST_SECONDS: Final = 0.02
+_TRANSACTION_SECONDS: Final = 0.03
+"""How long others may have to wait while runs are made; a tenth of a second must not be reached."""
+_LEAST_SCHEDULES: Final = 25
 _OVERLAPS_SECONDS: Final = 0.1
 """Between two looks while runs wait, however busy the server is."""
 
@@ -33,6 +37,7 @@ class Scheduler:
         self._reader = database.reader.schedules
         self._writer = database.writer
         self._clock = clock
+        self._size = BatchSize(_TRANSACTION_SECONDS, _LEAST_SCHEDULES, BATCH_SCHEDULES)
         self.made = 0
         self.loop = Loop("scheduler", _LOOK_SECONDS, self.look, clock)
 
@@ -43,9 +48,12 @@ class Scheduler:
             DatabaseUnavailable, StorageFull: try again later.
         """
         while (due := await self._reader.next_due()) is not None and due <= self._clock.now():
-            fired = await self._writer.do(FireSchedules())
+            asked = self._size.count
+            command = FireSchedules(asked, self._clock.monotonic)
+            fired = await self._writer.do(command)
             self.made += fired.runs
-            if fired.schedules < BATCH_SCHEDULES:
+            self._size.took(self._clock.monotonic() - command.began, fired.schedules)
+            if fired.schedules < asked:
                 due = await self._reader.next_due()  # another server may be at the rest
                 break
         self.loop.interval_seconds = self._until(due)

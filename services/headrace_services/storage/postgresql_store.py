@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
@@ -246,7 +247,7 @@ _CONFIRM_ABSENT: Final = Part(
 _WITHOUT_LOCKS: Final = frozenset(
     {
         *("load_runs", "load_recorders", "load_facts", "load_known", "load_keys", "load_requests"),
-        *("load_inputs", "load_full_spec", "load_lines", "load_candidates", "flush"),
+        *("load_inputs", "load_full_spec", "load_lines", "load_candidates", "breathe", "flush"),
     }
 )
 """What an optimistic transaction may do, beside finding rows that would not be locked or only be kept."""
@@ -335,6 +336,9 @@ class PostgresqlStore(PostgresqlEntities, PostgresqlDispatch):
             rows = await getattr(self, operation)(connection, *arguments)
 
     # Operations, as `storage.steps` describes them
+
+    async def breathe(self, connection: Connection) -> None:
+        await asyncio.sleep(0)
 
     async def load_runs(self, connection: Connection, ids: Collection[str]) -> Sequence[Row]:
         return await connection.fetch(_LOAD_RUNS, list(ids))

@@ -28,6 +28,8 @@ from headrace_services.storage.work import Work
 __all__ = ["AgeQueue", "MarkLate", "PromoteDue", "Promoted"]
 
 _MOST: Final = 1000
+_MOST_DUE: Final = 400
+"""Thousands may come due at one instant; other writes, and turns of the event loop, lie between so many."""
 _MOST_LATE: Final = 200
 
 
@@ -60,9 +62,10 @@ class PromoteDue(Command[Promoted]):
             QueuedRunRow,
             [("pass_number", "is", None), ("due_time", "<=", work.now + self._ahead)],
             order=["due_time"],
-            limit=_MOST,
+            limit=_MOST_DUE,
             lock=Lock.CLAIM,
         )
+        is_exhausted = len(due) < _MOST_DUE
         due = [row for row in due if not work.queueing.has_left(row.run_id)]
         if due:
             ids = sorted({row.route for row in due})
@@ -73,7 +76,7 @@ class PromoteDue(Command[Promoted]):
         freed = yield from self._unblock(work)
         if due or freed:
             work.queueing.has_news = True
-        return Promoted(len(due) + freed, len(due) < _MOST)
+        return Promoted(len(due) + freed, is_exhausted)
 
     def _scope(self, work: Work, row: QueuedRunRow) -> str:
         route = work.rows.get(RouteRow, row.route)

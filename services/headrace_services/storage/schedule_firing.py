@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from headrace.core.clock import from_micros
@@ -36,7 +38,7 @@ from headrace_services.storage.scheduled_runs import (
     idempotency_key,
     run_id_of,
 )
-from headrace_services.storage.steps import Steps
+from headrace_services.storage.steps import Steps, breathe
 from headrace_services.storage.work import Work
 
 __all__ = [
@@ -50,7 +52,9 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 BATCH_SCHEDULES: Final = 150
-"""How many schedules one transaction makes runs for, so that no other write waits for long."""
+"""How many schedules one transaction makes runs for at most."""
+_BREATH: Final = 8
+"""After so many schedules, or runs, others get a turn."""
 
 
 class Fired(NamedTuple):
@@ -76,24 +80,41 @@ def looks_at_others(plan: Plan, deployment: DeploymentRow) -> bool:
 
 
 class FireSchedules(Command[Fired]):
-    """Runs are made for what is due. Several replicas may ask at once: each claims other schedules."""
+    """Runs are made for what is due. Several replicas may ask at once: each claims other schedules.
+
+    Args:
+        most: for how many schedules at most, so that no other write waits for long.
+        monotonic: a clock, in seconds.
+
+    Attributes:
+        began: when its transaction began, by that clock; the last one, when it had to be tried again.
+    """
 
     is_solo = True
 
+    def __init__(self, most: int = BATCH_SCHEDULES, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._most = most
+        self._monotonic = monotonic
+        self.began = monotonic()
+
     def apply(self, work: Work) -> Steps[Fired]:
+        self.began = self._monotonic()
         due = yield from work.rows.find(
             ScheduleRow,
             [("due_time", "<=", work.now)],
-            order=["due_time", "id"],
-            limit=BATCH_SCHEDULES,
+            order=["due_time"],  # as the index has them: any tie will do
+            limit=self._most,
             lock=Lock.CLAIM,
         )
         yield from work.rows.load(DeploymentRow, [(row.deployment_id,) for row in due], Lock.NONE)
         flow_ids = {d.flow_id for row in due if (d := work.rows.get(DeploymentRow, row.deployment_id))}
         yield from work.load_known(flow_ids - work.known_flows, set())
         batch = _Batch(work)
-        for row in due:
-            yield from batch.take(row)
+        for number, row in enumerate(due, 1):
+            batch.take(row)
+            if number % _BREATH == 0:
+                yield from breathe()
         made = yield from batch.make()
         return Fired(len(due), made)
 
@@ -115,7 +136,7 @@ class _Batch:
         self._work = work
         self._fires: list[_Fire] = []
 
-    def take(self, row: ScheduleRow) -> Steps[None]:
+    def take(self, row: ScheduleRow) -> None:
         """Find out what is due of a schedule, and when it is due next."""
         work = self._work
         work.rows.put(row)
@@ -140,7 +161,6 @@ class _Batch:
         row.last_fire_time = fires.made[-1] if fires.made else row.last_fire_time
         row.expect(fires.next, 0 if looks else lead_before(fires.next, row.last_fire_time))
         self._fires += [_Fire(row, deployment, plan, at, run_id_of(row.id, at)) for at in fires.made]
-        yield from ()
 
     def make(self) -> Steps[int]:
         """Make the runs; how many there are."""
@@ -149,9 +169,11 @@ class _Batch:
         looking = {item.deployment.id for item in self._fires if looks_at_others(item.plan, item.deployment)}
         active = yield from active_runs(work, looking)
         made = 0
-        for item in self._fires:
+        for number, item in enumerate(self._fires, 1):
             if work.runs.get(item.run_id) is None:
                 made += yield from self._make(item, active.get(item.deployment.id))
+            if number % _BREATH == 0:
+                yield from breathe()
         return made
 
     def _make(self, item: _Fire, active: list[ActiveRun] | None) -> Steps[int]:

@@ -19,7 +19,8 @@ __all__ = ["LOG_BYTES", "lengthen_log"]
 
 _sync: Final = getattr(os, "fdatasync", os.fsync)  # macOS has none
 _PAGES: Final = 1000
-"""SQLite's own `wal_autocheckpoint`: a commit that brings the log to so many is followed by a checkpoint."""
+"""SQLite's own `wal_autocheckpoint`: a commit that brings the log to so many is followed by a checkpoint;
+among large commits the log gets longer, see `checkpoints`."""
 _MARGIN_PAGES: Final = 100
 """What the last commit before a checkpoint may add."""
 _PAGE_BYTES: Final = 4096

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from headrace_services.storage.blobs import blob, from_blob
 from headrace_services.storage.call_thread import CallThread
+from headrace_services.storage.checkpoints import Checkpoints
 from headrace_services.storage.columns import (
     DELETED_FROM,
     RECORDER_COLUMNS,
@@ -151,6 +152,7 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
         self._is_patient = True
         self._quick = 0
         self._count = 0
+        self.checkpoints = Checkpoints(lambda: open_connection(path))
 
     async def open(self) -> None:
         """Connect.
@@ -186,6 +188,7 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
 
     async def close(self) -> None:
         """Let go of the file."""
+        await self._thread.call(self.checkpoints.close)
         await self._thread.call(self._disconnect)
         self._thread.close()
 
@@ -207,8 +210,10 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
             connection = self._connected()
             self._begin(connection, is_patient)
             try:
+                before = connection.total_changes
                 answer = self._step(logic())
-                connection.execute("COMMIT")
+                with self.checkpoints.beside(connection, connection.total_changes - before):
+                    connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:  # a full disk ends it by itself
                     connection.execute("ROLLBACK")
@@ -254,6 +259,9 @@ class SqliteStore(SqliteEntities, SqliteDispatch):
         return found
 
     # Operations, as `storage.steps` describes them
+
+    def breathe(self) -> None:
+        time.sleep(0)
 
     def load_runs(self, ids: Collection[str]) -> list[Row]:
         return [_row(row, _RUN_IDS) for row in self._fetch_in(_LOAD_RUNS, ids)]

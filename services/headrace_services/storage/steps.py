@@ -38,6 +38,11 @@ def call(operation: str, *arguments: Any) -> Steps[Any]:
     return (yield Call(operation, arguments))
 
 
+def breathe() -> Steps[None]:
+    """Let who else wants the event loop, or the interpreter, have it: for logic that computes for long."""
+    return call("breathe")
+
+
 def load_runs(ids: Collection[str]) -> Steps[Sequence[Row]]:
     """The runs, and those that own them, locked in the order of their ids."""
     return call("load_runs", ids)
