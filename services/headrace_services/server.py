@@ -8,6 +8,7 @@ import gc
 import importlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ from headrace_services.loops.deaths import ProcessWatch
 from headrace_services.loops.directives import Directives
 from headrace_services.loops.intake import SpoolIntake
 from headrace_services.loops.loop import Loop
+from headrace_services.loops.managed_pools import ManagedPools
+from headrace_services.loops.managed_workers import ManagedWorkerSettings
 from headrace_services.loops.reaper import LeaseReaper
 from headrace_services.loops.renewals import LeaseRenewals
 from headrace_services.loops.scheduler import Overlaps, Scheduler
@@ -87,6 +90,7 @@ class Server:
         loops: all loops, for health and tests.
         activity: how busy the server is.
         workers: those that are connected.
+        managed: workers of its own; None: it has none.
     """
 
     address: str
@@ -104,6 +108,7 @@ class Server:
     clock: Clock
     tasks: list[asyncio.Task[None]]
     workers: WorkerHub
+    managed: ManagedPools | None
 
     @property
     def idle_seconds(self) -> float:
@@ -118,6 +123,8 @@ class Server:
         Args:
             grace_seconds: after that, calls that still go on are cut off.
         """
+        if self.managed is not None:
+            await self.managed.stop()
         self.health.set_stopping()
         self.drain.begin()
         await self.grpc_server.stop(grace_seconds)
@@ -152,7 +159,9 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     replica_id, version = new_id(), metadata.version("headrace")
     drain, activity = Drain(), Activity(clock.monotonic)
     drain.listen(database.signals.bump)
-    auth = BasicAuth(settings.server_api_auth_string) if settings.server_api_auth_string else None
+    # The workers of managed pools are not given the credentials that people have.
+    own = f"managed:{secrets.token_urlsafe(32)}"
+    auth = BasicAuth(settings.server_api_auth_string, own) if settings.server_api_auth_string else None
     lease, renew = settings.server_recorder_lease_seconds, settings.server_recorder_renew_seconds
     edge = Edge(version=version, auth=auth, activity=activity)
     grpc_server = grpc.aio.server(interceptors=[edge], options=_GRPC_OPTIONS)
@@ -176,6 +185,9 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     streams.directed = directives.loop.wake
     scheduler, backfiller = Scheduler(database, clock), Backfiller(database, clock)
     policy = RecordPolicy(replica_id, lease, renew)
+    refusal = settings.refuses_managed_pools
+    managed_settings = _managed_workers(settings, address, own if auth is not None else None)
+    managed = None if refusal else ManagedPools(database, managed_settings, clock)
     services = Services(
         database=database,
         records=RecordService(database.writer, policy, renewals, streams),
@@ -190,6 +202,8 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         backfilled=backfiller.loop.wake,
         directed=directed,
         dispatch=workers,
+        pools_changed=managed.loop.wake if managed is not None else _nothing,
+        refuses_managed_pools=refusal,
     )
     health = register(grpc_server, services)
     intake = SpoolIntake(
@@ -218,8 +232,9 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
             Overlaps(database, clock).loop,
             backfiller.loop,
             *workers.loops,
+            *([managed.loop] if managed is not None else []),
         ],
-        health, grpc_server, clock, [], workers,
+        health, grpc_server, clock, [], workers, managed,
     )  # fmt: skip
     await watch.recall()
     await _take_in_first(intake)
@@ -229,6 +244,27 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     server.tasks.append(asyncio.create_task(workers.dispatcher.run(), name="dispatcher"))
     server.tasks.append(asyncio.create_task(workers.news.run(), name="news of attempts"))
     return server
+
+
+def _nothing() -> None:
+    pass
+
+
+def _managed_workers(
+    settings: ServerSettings, address: str, credentials: str | None
+) -> ManagedWorkerSettings:
+    host, _, port = address.rpartition(":")
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    return ManagedWorkerSettings(
+        folder=settings.home / "managed",
+        address=f"{here}:{port}",
+        credentials=credentials,
+        more_variables=settings.server_managed_pools_variables,
+        cgroup=settings.server_managed_pools_cgroup,
+        grace_seconds=settings.server_shutdown_grace_seconds,
+        keep_seconds=settings.server_managed_pools_environment_seconds,
+        keep_bytes=settings.server_managed_pools_environment_bytes,
+    )
 
 
 async def _take_in_first(intake: SpoolIntake) -> None:

@@ -122,6 +122,49 @@ class ServerSettings:
         "After how many seconds of waiting the priority of a run is raised by one, so that none starves.",
     )
 
+    server_managed_pools_enabled: bool | None = option(
+        None,
+        config.optional(config.boolean),
+        "Whether the server works managed pools: runs code of its clients on its own machine. Nothing: only "
+        "while it listens on loopback.",
+    )
+    server_managed_pools_variables: tuple[str, ...] = option(
+        (),
+        config.word_list,
+        "Variables of the server's own environment that runs of managed pools are given besides the few that "
+        "programs need, such as PIP_INDEX_URL.",
+    )
+    server_managed_pools_cgroup: str | None = option(
+        None,
+        config.optional(config.text),
+        "Control group below which each run of a managed pool has one of its own, such as headrace.",
+    )
+    server_managed_pools_environment_seconds: float = option(
+        7 * 24 * 3600.0,
+        config.number(0),
+        "How long an environment with packages of runs of managed pools is kept unused, in seconds.",
+    )
+    server_managed_pools_environment_bytes: int = option(
+        10 * 1024**3,
+        config.integer(0),
+        "How much the environments with packages of runs of managed pools may take together, in bytes.",
+    )
+
+    @property
+    def refuses_managed_pools(self) -> str:
+        """Why the server does not work managed pools, and what to do; empty: it does."""
+        name = "HEADRACE_SERVER_MANAGED_POOLS_ENABLED"
+        if self.server_managed_pools_enabled:
+            return ""
+        if self.server_managed_pools_enabled is not None:
+            return f"This server does not work managed pools: {name} is false."
+        if is_loopback(self.server_api_host):
+            return ""
+        return (
+            f"This server does not work managed pools: it listens on {self.server_api_host}, so others than "
+            f"its own machine could have code run there. Start it with {name}=true to allow that."
+        )
+
     @property
     def database_url(self) -> str:
         """The URL of the database, the home's own SQLite file by default."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -11,7 +13,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from headrace.core.job_templates import base_job_template
 from headrace.v1 import work_pool_service_pb2 as pb
 from headrace.v1.work_pool_pb2 import WORK_STATUS_PAUSED, WorkPool, WorkQueue
-from tests.rpc.servers import Client
+from tests.rpc.servers import Client, serving, settings_for
 from tests.rpc.test_edge import info_of
 from tests.rpc.test_services import refused
 
@@ -42,6 +44,18 @@ async def test_a_pool_from_create_to_delete(client: Client) -> None:
     assert [pool.name for pool in page.work_pools] == ["pool"]
     await calls.DeleteWorkPool(pb.DeleteWorkPoolRequest(name="pool"))
     assert not (await calls.ListWorkPools(pb.ListWorkPoolsRequest())).work_pools
+
+
+async def test_a_managed_pool_is_refused_where_the_server_works_none(tmp_path: Path) -> None:
+    settings = settings_for(
+        tmp_path / "home",
+        f"sqlite+aiosqlite:///{tmp_path}/db",
+        server_managed_pools_enabled=False,
+    )
+    async with serving(settings) as client:
+        error = await refused(client.work_pools.CreateWorkPool(create(type="managed")))
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "HEADRACE_SERVER_MANAGED_POOLS_ENABLED" in str(error.details())
 
 
 async def test_a_queue_from_create_to_delete(client: Client) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, cast
 
 from headrace.core.errors import ConfigurationError
+from headrace.core.job_templates import MANAGED
 from headrace_workers.base import BaseWorker
 
 __all__ = ["ENTRY_POINTS", "find_worker_type", "worker_types"]
@@ -28,6 +29,10 @@ def find_worker_type(name: str) -> type[BaseWorker[Any]]:
         ConfigurationError: there is none, it cannot be imported, or it is not one.
     """
     installed = worker_types()
+    if name == MANAGED:
+        raise ConfigurationError(
+            "Pools of type 'managed' are worked by the server itself: there is no worker to start."
+        )
     if name not in installed:
         near = get_close_matches(name, installed, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"Installed are: {', '.join(installed)}."

@@ -23,7 +23,7 @@ from headrace.cli.output import Listing, emit_document, emit_json, emit_list, fi
 from headrace.cli.run_views import state_of
 from headrace.client import get_client
 from headrace.core.errors import ObjectNotFound
-from headrace.core.job_templates import TEMPLATE_TYPES, base_job_template
+from headrace.core.job_templates import MANAGED, TEMPLATE_TYPES, base_job_template
 from headrace.core.limits import PAGE_SIZE_MAX
 from headrace.v1.run_pb2 import Run, RunFilter, RunKind
 from headrace.v1.run_service_pb2 import RunOrder
@@ -76,7 +76,10 @@ async def create(
     *,
     type: Annotated[
         str,
-        Parameter(name=["--type", "-t"], help="Of its workers: process, docker, kubernetes, or another's."),
+        Parameter(
+            name=["--type", "-t"],
+            help="Of its workers: process, docker, kubernetes, another's, or managed (the server's own).",
+        ),
     ] = "process",
     base_job_template: Template = None,
     description: Description = None,
@@ -108,7 +111,11 @@ async def create(
         emit_json(to_json(pool), indent=2 if output == "json" else None)
     how = "changed" if answer.existed and overwrite else "there already" if answer.existed else "made"
     say(f"Work pool '{pool.name}' of type '{pool.type}' is {how}.")
-    if not answer.existed:
+    if pool.type == MANAGED:
+        say(
+            f"The server works it itself, {pool.concurrency_limit} runs at once: there is no worker to start."
+        )
+    elif not answer.existed:
         say(f"Start a worker for it: headrace worker start --pool '{pool.name}'")
 
 

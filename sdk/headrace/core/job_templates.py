@@ -10,7 +10,10 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
-__all__ = ["COMMON_VARIABLES", "TEMPLATE_TYPES", "base_job_template"]
+__all__ = ["COMMON_VARIABLES", "MANAGED", "TEMPLATE_TYPES", "base_job_template"]
+
+MANAGED: Final = "managed"
+"""Type of the pools that the server has worked by its own machine."""
 
 JsonObject = dict[str, Any]
 
@@ -73,6 +76,23 @@ _PROCESS: Final[JsonObject] = {
         "integer",
         minimum=1,
     ),
+}
+
+_MANAGED: Final[JsonObject] = {
+    **_PROCESS,
+    "stream_output": _flag("Stream output", "Show what the run prints in the server's own log.", False),
+    "memory_limit": _maybe(
+        "Memory limit",
+        "The most memory the run may allocate, e.g. `512m` or `2g`. Without it: three quarters of what the "
+        "machine has.",
+    ),
+    "pip_packages": {
+        "title": "Packages",
+        "description": "What is installed for the run, each as pip takes it, e.g. `requests>=2`.",
+        "type": "array",
+        "items": {"type": "string", "minLength": 1},
+        "default": [],
+    },
 }
 
 _DOCKER: Final[JsonObject] = {
@@ -210,6 +230,7 @@ def _template(variables: JsonObject, job: JsonObject | None = None) -> JsonObjec
 
 _TEMPLATES: Final[dict[str, JsonObject]] = {
     "process": _template(_PROCESS),
+    MANAGED: _template(_MANAGED),
     "docker": _template(_DOCKER),
     "kubernetes": _template(
         _KUBERNETES,

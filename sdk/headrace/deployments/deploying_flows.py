@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.json_format import MessageToDict
 
 from headrace.core.errors import ConfigurationError, ObjectNotFound
+from headrace.core.job_templates import MANAGED
 from headrace.deployments.sources import LocalStorage
 from headrace.entrypoints import is_file
 from headrace.execution.background import dispatched
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adeploy", "deploy"]
 
-_SEES_OUR_FILES: Final = "process"
+_SEE_OUR_FILES: Final = ("process", MANAGED)
 
 
 async def adeploy(
@@ -86,7 +87,7 @@ async def adeploy(
         messages = [one.to_message() for one in ready]
         ids = [(await client.apply_deployment(message)).deployment.id for message in messages]
     if print_next_steps_message:
-        _print_next_steps(ready)
+        _print_next_steps(ready, pools)
     return ids
 
 
@@ -183,7 +184,7 @@ def _reachable(deployment: RunnerDeployment, pool: WorkPool, ignore_warnings: bo
     Raises:
         ValueError: its code is in files of this machine, which they may not see.
     """
-    if pool.type == _SEES_OUR_FILES or ignore_warnings:
+    if pool.type in _SEE_OUR_FILES or ignore_warnings:
         return deployment
     if deployment.storage is None and not is_file(deployment.entrypoint.rpartition(":")[0]):
         # The module is part of the image, and our folder is not.
@@ -197,12 +198,12 @@ def _reachable(deployment: RunnerDeployment, pool: WorkPool, ignore_warnings: bo
     return deployment
 
 
-def _print_next_steps(deployments: Sequence[RunnerDeployment]) -> None:
+def _print_next_steps(deployments: Sequence[RunnerDeployment], pools: Mapping[str, WorkPool]) -> None:
     for one in deployments:
         print(f"Deployed {one.flow_name}/{one.name} to pool {one.work_pool_name}.", file=sys.stderr)
     first = deployments[0]
-    print(
-        f"  headrace worker start --pool {first.work_pool_name}     # if none is there\n"
-        f"  headrace deployment run {first.flow_name}/{first.name}",
-        file=sys.stderr,
-    )
+    lines = [f"  headrace deployment run {first.flow_name}/{first.name}"]
+    if pools[first.work_pool_name].type != MANAGED:
+        start = f"  headrace worker start --pool {first.work_pool_name}     # if none is there"
+        lines.insert(0, start)
+    print("\n".join(lines), file=sys.stderr)

@@ -21,10 +21,11 @@ class BasicAuth:
 
     Args:
         auth_string: `user:password`; the password may contain colons.
+        also: others that are as good.
     """
 
-    def __init__(self, auth_string: str) -> None:
-        self._expected = auth_string.encode()
+    def __init__(self, auth_string: str, *also: str) -> None:
+        self._expected = [text.encode() for text in (auth_string, *also)]
         self.principal = auth_string.partition(":")[0]
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
@@ -40,6 +41,6 @@ class BasicAuth:
             decoded = base64.b64decode(credentials.strip(), validate=True)
         except (binascii.Error, ValueError):
             decoded = b""
-        same = hmac.compare_digest(decoded, self._expected)
-        if scheme.lower() != "basic" or not same:
+        same = [hmac.compare_digest(decoded, expected) for expected in self._expected]
+        if scheme.lower() != "basic" or not any(same):
             raise Unauthenticated("Unauthorized")

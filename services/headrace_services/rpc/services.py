@@ -59,7 +59,8 @@ class Services:
     """What the services are made of.
 
     `directed` is called when processes may have to be told something, `scheduled` when the scheduler may have
-    something to do, `backfilled` when a backfill may.
+    something to do, `backfilled` when a backfill may, `pools_changed` when a pool was made or deleted.
+    `refuses_managed_pools` says why there can be no managed ones; empty: there can.
     """
 
     database: Database
@@ -75,6 +76,8 @@ class Services:
     scheduled: Callable[[], None]
     backfilled: Callable[[], None]
     dispatch: Dispatch
+    pools_changed: Callable[[], None]
+    refuses_managed_pools: str
 
     def servicers(self) -> list[tuple[Any, object]]:
         """Each service's descriptor and the object that answers."""
@@ -100,7 +103,10 @@ class Services:
                 ScheduleService(self.database, self.clock, self.scheduled, backfills),
             ),
             (_service(backfill_service_pb2, "BackfillService"), backfills),
-            (_service(work_pool_service_pb2, "WorkPoolService"), WorkPoolService(self.database)),
+            (
+                _service(work_pool_service_pb2, "WorkPoolService"),
+                WorkPoolService(self.database, self.pools_changed, self.refuses_managed_pools),
+            ),
             (_service(deployment_service_pb2, "DeploymentService"), DeploymentService(self.database)),
             (
                 _service(admin_service_pb2, "AdminService"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from headrace.core.errors import FieldsInvalid, FieldViolation
-from headrace.core.job_templates import base_job_template
+from headrace.core.errors import FieldsInvalid, FieldViolation, PreconditionFailed
+from headrace.core.job_templates import MANAGED, base_job_template
 from headrace.core.job_variables import Problem, template_problems
 from headrace.v1 import work_pool_service_pb2 as pb
 from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
@@ -32,9 +33,17 @@ _TEMPLATE: Final = "work_pool.base_job_template"
 
 
 class WorkPoolService:
-    """Work pools and their queues."""
+    """Work pools and their queues.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where they are.
+        changed: called when a pool was made or deleted.
+        refuses_managed: why there can be no managed pools; empty: there can.
+    """
+
+    def __init__(self, database: Database, changed: Callable[[], None], refuses_managed: str) -> None:
+        self._changed = changed
+        self._refuses_managed = refuses_managed
         self._writer = database.writer
         self._reader = database.reader.work_pools
 
@@ -48,10 +57,15 @@ class WorkPoolService:
             raise FieldsInvalid.of("work_pool.name", f"must not begin with '{_RESERVED}'")
         if not pool.type:
             raise FieldsInvalid.of("work_pool.type", "must be set, e.g. 'process'")
+        if pool.type == MANAGED:
+            if self._refuses_managed:
+                raise PreconditionFailed(self._refuses_managed)
+            _limit_to_cores(pool)
         if not pool.base_job_template.fields:
             ParseDict(base_job_template(pool.type), pool.base_job_template)
         _check_template(pool)
         made, existed = await self._writer.do(CreateWorkPool(pool, request.return_existing))
+        self._changed()
         return pb.CreateWorkPoolResponse(work_pool=await self._reader.get(made.name), existed=existed)
 
     async def GetWorkPool(self, request: pb.GetWorkPoolRequest, call: Call) -> pb.GetWorkPoolResponse:
@@ -70,14 +84,23 @@ class WorkPoolService:
             raise FieldsInvalid.of("update_mask", "names 'type': the type of a pool cannot change")
         if "base_job_template" in request.update_mask.paths:
             _check_template(request.work_pool)
+        if "concurrency_limit" in request.update_mask.paths:
+            await self._limit(request.work_pool)
         return pb.UpdateWorkPoolResponse(
             work_pool=await self._updated(request.work_pool, request.update_mask.paths)
         )
+
+    async def _limit(self, change: WorkPool) -> None:
+        """Give a managed pool that is to have no limit of its own the usual one."""
+        unlimited = not change.HasField("concurrency_limit")
+        if unlimited and (await self._reader.get(change.name)).type == MANAGED:
+            _limit_to_cores(change)
 
     async def DeleteWorkPool(
         self, request: pb.DeleteWorkPoolRequest, call: Call
     ) -> pb.DeleteWorkPoolResponse:
         await self._writer.do(DeleteWorkPool(request.name))
+        self._changed()
         return pb.DeleteWorkPoolResponse()
 
     async def PauseWorkPool(self, request: pb.PauseWorkPoolRequest, call: Call) -> pb.PauseWorkPoolResponse:
@@ -146,6 +169,12 @@ class WorkPoolService:
     async def _updated_queue(self, queue: WorkQueue, paths: Sequence[str], new_name: str = "") -> WorkQueue:
         changed = await self._writer.do(UpdateWorkQueue(queue, paths, new_name))
         return await self._reader.get_queue(changed.work_pool, changed.name)
+
+
+def _limit_to_cores(pool: WorkPool) -> None:
+    """A managed pool without a limit of its own has that of the machine which works it."""
+    if not pool.HasField("concurrency_limit"):
+        pool.concurrency_limit = os.cpu_count() or 1
 
 
 def _check_template(pool: WorkPool) -> None:

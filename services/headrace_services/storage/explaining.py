@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from headrace.core.errors import ObjectNotFound
+from headrace.core.job_templates import MANAGED
 from headrace.v1 import run_service_pb2 as pb
 from headrace.v1.run_pb2 import Run
 from headrace.v1.state_pb2 import State
@@ -18,6 +19,7 @@ from headrace_services.domain.schedules import QUEUED
 from headrace_services.domain.states import FINAL_TYPES, PAUSED, PENDING, SCHEDULED
 from headrace_services.storage.claiming import candidate_of
 from headrace_services.storage.command import Command
+from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.dispatch_facts import DispatchFacts
 from headrace_services.storage.dispatch_rows import AttemptRow, QueuedRunRow, RouteRow, SessionRow, WorkerRow
 from headrace_services.storage.entities import Lock
@@ -113,6 +115,8 @@ class ExplainRun(Command[pb.ExplainRunResponse]):
                 cause=pb.BLOCKING_CAUSE_TURN, message=message, position=position + 1, subject=route.subject
             )
         words = words_of(found, candidate, loaded.facts)
+        if found is Obstacle.NO_WORKER and (yield from _is_managed(work, route.subject)):
+            words = words._replace(remedy=_MANAGED_REMEDY)
         answer = pb.ExplainRunResponse(
             cause=_CAUSES[found],
             message=words.message,
@@ -174,6 +178,14 @@ def _holders(work: Work, found: Obstacle, candidate: Candidate) -> Steps[list[st
         return []
     rows = yield from work.rows.find(AttemptRow, where, order=["offer_time"], limit=_HOLDERS, lock=Lock.NONE)
     return [row.run_id for row in rows]
+
+
+_MANAGED_REMEDY: Final = "The server starts one by itself; if it does not, its log says why."
+
+
+def _is_managed(work: Work, pool: str) -> Steps[bool]:
+    row = yield from work.rows.one(WorkPoolRow, [("name", "=", pool)], lock=Lock.NONE)
+    return row is not None and row.type == MANAGED
 
 
 def _until(

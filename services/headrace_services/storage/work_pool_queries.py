@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.core.clock import Clock
 from headrace.core.errors import ObjectNotFound
+from headrace.core.job_templates import MANAGED
 from headrace.v1.work_pool_pb2 import (
     WORK_STATUS_NOT_READY,
     WORK_STATUS_PAUSED,
@@ -63,6 +64,11 @@ class WorkPoolQueries:
         if not rows:
             raise ObjectNotFound.of("work pool", name)
         return rows[0]
+
+    async def managed(self) -> dict[str, str]:
+        """The names of the pools that servers work themselves, by id."""
+        rows = await find_rows(self._backend, self._dialect, WorkPoolRow, [("type", "=", MANAGED)])
+        return {row.id: row.name for row in rows}
 
     async def page(
         self, types: Sequence[str], name_contains: str, page_size: int, page_token: str

@@ -30,7 +30,7 @@ from headrace_workers.process.limits import Limits, size_in_bytes
 from headrace_workers.process.running import Once, Running
 from headrace_workers.process.warm import TemplateLost, WarmProcess, WarmProcesses
 
-__all__ = ["ProcessJobConfiguration", "ProcessWorker"]
+__all__ = ["ProcessJobConfiguration", "ProcessWorker", "inherited_environment"]
 
 SPARE_PROCESSES: Final = 2
 """Processes that wait for a run."""
@@ -169,7 +169,7 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
             elif not folder.is_dir():
                 message = f"The working directory {folder} is not there."
                 return BaseWorkerResult(None, message, never_started=True)
-            environment = {**_inherited(python), **configuration.env}
+            environment = {**inherited_environment(python), **configuration.env}
             loading = Once(self._loading)
             stack.callback(loading.release)
             await loading.acquire()
@@ -256,6 +256,10 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
             await asyncio.wait([running.process.ended], timeout=grace_seconds)
         self._signal(running, signal.SIGKILL)
 
+    def end_at_once(self, identifier: str) -> None:
+        """Kill the process of a run and everything it has started."""
+        self._signal(self._running[identifier], signal.SIGKILL)
+
     def _signal(self, running: Running, signum: int) -> None:
         process = running.process
         if isinstance(process, ColdProcess):
@@ -294,7 +298,7 @@ def _nothing(line: str) -> None:
     pass
 
 
-def _inherited(python: Path | None) -> dict[str, str]:
+def inherited_environment(python: Path | None) -> dict[str, str]:
     """The worker's own environment, without what makes the worker what it is.
 
     Args:

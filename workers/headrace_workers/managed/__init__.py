@@ -1,0 +1,1 @@
+"""The worker that a server starts for its managed pools."""
