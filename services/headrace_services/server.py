@@ -139,6 +139,7 @@ async def start_server(settings: ServerSettings, clock: Clock) -> Server:
 
     Raises:
         ConfigurationError: the settings make no sense together, or are not safe.
+        MissingExtraError: they ask for what is not installed.
         PortTaken: another program listens there.
         DatabaseUnavailable, SchemaTooNew, SchemaTooOld: nothing was started.
     """
@@ -205,7 +206,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         pools_changed=managed.loop.wake if managed is not None else _nothing,
         refuses_managed_pools=refusal,
     )
-    health = register(grpc_server, services)
+    health = register(grpc_server, services, settings.channelz)
     intake = SpoolIntake(
         settings.home / "spool",
         database,

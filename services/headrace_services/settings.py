@@ -61,6 +61,12 @@ class ServerSettings:
         "Credentials that every call must carry: user:password.",
         secret=True,
     )
+    server_channelz_enabled: bool | None = option(
+        None,
+        config.optional(config.boolean),
+        "Whether grpc.channelz.v1 answers, which names the addresses of clients. Nothing: on loopback, where "
+        "headrace[ops] is installed.",
+    )
     server_database_connection_url: str | None = option(
         None,
         config.optional(config.text),
@@ -169,6 +175,13 @@ class ServerSettings:
     def database_url(self) -> str:
         """The URL of the database, the home's own SQLite file by default."""
         return self.server_database_connection_url or f"sqlite+aiosqlite:///{self.home / 'headrace.db'}"
+
+    @property
+    def channelz(self) -> bool | None:
+        """Whether channelz answers; None: if it is installed."""
+        if self.server_channelz_enabled is None:
+            return None if is_loopback(self.server_api_host) else False
+        return self.server_channelz_enabled
 
     def check(self) -> None:
         """Refuses combinations that make no sense or are not safe.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headrace.core.errors import MissingExtraError
 from headrace.core.ids import new_id
-from tests.rpc.servers import Client
+from tests.rpc.servers import Client, serving, settings_for
 from tests.support.recording import flow_run_entry
 from tests.support.tools import tool
 
@@ -88,6 +92,46 @@ async def test_a_watch_streams(client: Client) -> None:
     assert "Code: DeadlineExceeded" in text
     assert run_id in text
     assert '"initialSyncDone": true' in text
+
+
+async def test_channelz_counts_calls_and_connections(client: Client) -> None:
+    await client.channel.channel_ready()  # this one stays, while each grpcurl has one of its own
+    code, text = await grpcurl(client, "grpc.channelz.v1.Channelz/GetServers")
+    assert code == 0, text
+    # The newest of this process.
+    server = max(json.loads(text)["server"], key=lambda one: int(one["ref"]["server_id"]))
+    id = server["ref"]["server_id"]
+    assert int(server["data"]["calls_started"]) > int(server["data"].get("calls_failed", 0))
+    _, text = await grpcurl(client, "grpc.channelz.v1.Channelz/GetServerSockets", data={"server_id": id})
+    # Ours is the oldest.
+    kept = min(json.loads(text)["socket_ref"], key=lambda one: int(one["socket_id"]))
+    _, text = await grpcurl(
+        client, "grpc.channelz.v1.Channelz/GetSocket", data={"socket_id": kept["socket_id"]}
+    )
+    local = json.loads(text)["socket"]["local"]["tcpip_address"]
+    assert str(local["port"]) == client.server.address.rpartition(":")[2]
+    code, text = await grpcurl(client, "grpc.channelz.v1.Channelz/GetServer", data={"server_id": 1 << 40})
+    assert "Code: NotFound" in text
+
+
+async def test_channelz_is_not_for_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the addresses of clients: elsewhere than on loopback only if somebody says so."""
+    settings = settings_for(tmp_path, f"sqlite+aiosqlite:///{tmp_path}/headrace.db")
+    open_to_all = replace(settings, server_api_host="0.0.0.0", server_api_auth_string="me:word")
+    assert open_to_all.channelz is False
+    assert replace(open_to_all, server_channelz_enabled=True).channelz is True
+    async with serving(replace(settings, server_channelz_enabled=False)) as client:
+        code, text = await grpcurl(client, "list")
+        assert (code, "channelz" in text) == (0, False)
+        _, text = await grpcurl(client, "grpc.channelz.v1.Channelz/GetServers")
+        assert "Code: Unimplemented" in text
+    monkeypatch.setitem(sys.modules, "grpc_channelz.v1._servicer", None)
+    with pytest.raises(MissingExtraError, match=r"headrace\[ops\]"):
+        async with serving(replace(settings, server_channelz_enabled=True)):
+            pass
+    async with serving(settings) as client:
+        _, text = await grpcurl(client, "list")
+        assert "channelz" not in text
 
 
 async def test_health_of_the_server_and_of_each_service(client: Client) -> None:

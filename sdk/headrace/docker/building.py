@@ -110,7 +110,8 @@ def engine_build(
         data=_chunks(packed),
         timeout=ClientTimeout(total=None),
     )
-    return engine.images._handle_stream(call)
+    said: AsyncIterator[Mapping[str, Any]] = engine.images._handle_stream(call)
+    return said
 
 
 def _engine_parameters(dockerfile: str, reference: str, options: BuildOptions) -> dict[str, str]:

@@ -30,6 +30,7 @@ from headrace_services.rpc.admin import AdminService, ServerFacts
 from headrace_services.rpc.backfills import BackfillService
 from headrace_services.rpc.binding import handlers
 from headrace_services.rpc.cache import CacheService
+from headrace_services.rpc.channelz import CHANNELZ_SERVICE, add_channelz
 from headrace_services.rpc.deployments import DeploymentService
 from headrace_services.rpc.drain import Drain
 from headrace_services.rpc.events import EventService
@@ -123,16 +124,27 @@ def _service(module: Any, name: str) -> Any:
     return module.DESCRIPTOR.services_by_name[name]
 
 
-def register(server: grpc.aio.Server, services: Services) -> Health:
+def register(server: grpc.aio.Server, services: Services, channelz: bool | None = False) -> Health:
     """Puts our services, health and reflection on a server.
+
+    Args:
+        server: that listens.
+        services: ours.
+        channelz: whether that is put on it too; None: if it is installed.
 
     Returns:
         The health of what was registered, not yet serving.
+
+    Raises:
+        MissingExtraError: channelz is wanted, and is not installed.
     """
     bound = services.servicers()
     names = [service.full_name for service, _ in bound]
     server.add_generic_rpc_handlers([handlers(service, servicer) for service, servicer in bound])
     health = Health(names)
     health.add_to(server)
-    add_reflection(server, [*names, HEALTH_SERVICE])
+    names.append(HEALTH_SERVICE)
+    if channelz is not False and add_channelz(server, is_required=channelz is True):
+        names.append(CHANNELZ_SERVICE)
+    add_reflection(server, names)
     return health
