@@ -148,6 +148,17 @@ def test_one_that_fails_does_not_keep_the_others(cli: Cli, project: Path) -> Non
     assert "nightly: failed" in done.out and "absent" in done.out and "reports/weekly: created" in done.out
 
 
+def test_code_that_cannot_be_loaded_does_not_keep_the_others(cli: Cli, project: Path) -> None:
+    Path("broken.py").write_text("import shop_is_not_there\n")
+    Path("headrace.yaml").write_text(FILE.replace("flows.py:orders", "broken.py:orders"))
+    done = cli("deploy", "--all")
+    assert done.code == 1, done.err
+    assert "nightly: failed: broken.py cannot be loaded" in done.out and "reports/weekly: created" in done.out
+    assert 'broken.py", line 1' in done.out, "where it is broken"
+    alone = cli("deploy", "-n", "nightly")
+    assert alone.code == 1 and "broken.py cannot be loaded" in alone.err
+
+
 def test_a_step_that_fails_deploys_nothing(cli: Cli, project: Path) -> None:
     Path("headrace.yaml").write_text(FILE.replace("script: echo shop:7", "script: sh -c 'exit 3'"))
     done = cli("deploy", "-n", "nightly", "-o", "json")

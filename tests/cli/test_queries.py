@@ -179,6 +179,8 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "flow-run pause": None,
     "flow-run reschedule": None,
     "flow-run retry": None,
+    "git-sync ls": [],
+    "git-sync start": None,
     "init": None,
     "schedule backfill": None,
     "schedule create": None,
@@ -221,6 +223,7 @@ def test_every_command_is_asked() -> None:
 # What this server has none of.
 HAS_NONE = {
     "cache ls",
+    "git-sync ls",
     "lock ls",
     "schedule upcoming",
     "flow-run spans",

@@ -249,6 +249,22 @@ async def test_a_token_lets_in_and_is_kept_nowhere(private: tuple[str, list[str]
     assert git(Path("shop"), "remote", "-v").count(url) == 2
 
 
+async def test_what_a_branch_is_at_is_asked_without_a_clone(
+    private: tuple[str, list[str]], origin: Path
+) -> None:
+    url, seen = private
+    source = GitRepository(url, credentials={"access_token": TOKEN}, branch="main")
+    assert await source.newest_commit() == git(origin, "rev-parse", "main")
+    assert f"x-access-token:{TOKEN}" in seen and not Path("shop").exists()
+    git(origin, "branch", "other/main", "HEAD~1")  # whose name ends like that of the one that is meant
+    assert await source.newest_commit() == git(origin, "rev-parse", "main")
+    with pytest.raises(GitError, match="has no branch absent"):
+        await GitRepository(str(origin), branch="absent").newest_commit()
+    with pytest.raises(GitError) as refused:
+        await GitRepository(url, credentials={"access_token": "wrong-t0ken"}).newest_commit()
+    assert "wrong-t0ken" not in str(refused.value)
+
+
 async def test_a_name_and_a_password(private: tuple[str, list[str]]) -> None:
     url, seen = private
     source = GitRepository(url, credentials={"username": "ada", "password": TOKEN})

@@ -246,6 +246,22 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         ls="List spools.",
         flush="Hand every spool of this home to its server.",
     ),
+    Noun(
+        ("git-sync",),
+        "Deploying what is pushed to a branch.",
+        (
+            Command(
+                "start",
+                "headrace_workers.git_sync.cli:start",
+                "Deploy what is pushed: follow a branch, and apply its headrace.yaml.",
+            ),
+            Command(
+                "ls",
+                "headrace_workers.git_sync.cli:ls",
+                "List what was synced from this home, and what came of it last.",
+            ),
+        ),
+    ),
     Command("dev", "headrace_workers.dev:dev", "Run a server and a process worker together, for daily work."),
     Command("version", "headrace.cli.version:version", "Show the versions of client, server and database."),
     _noun(

@@ -29,7 +29,7 @@ from headrace.deployments.project import (
 )
 from headrace.settings import get_current_settings
 
-__all__ = ["deploy"]
+__all__ = ["deploy", "with_options"]
 
 Repeated = tuple[str, ...]
 
@@ -109,7 +109,7 @@ async def deploy(
     try:
         project = Project() if path is None else load_project(path, env, os.environ)
         entries, missed = _chosen(project, entrypoint, name, all_, path)
-        entries = _with_options(entries, options)
+        entries = with_options(entries, options)
     except ProjectError as error:
         raise CliError(str(error), code=ExitCode.USAGE) from None
     plan = Plan(
@@ -122,6 +122,8 @@ async def deploy(
     )
     async with get_client() as client:
         done = await deploy_entries(client, entries, plan)
+    if len(entries) == 1 and isinstance(done[0], Failed) and isinstance(done[0].error, CliError):
+        raise done[0].error  # with all that there is to say of it, and its own exit code
     show(done, dry_run, output)
     for message in missed:
         say(message)
@@ -158,7 +160,7 @@ def _chosen(
     return [entries[choose("Which deployment?", known)]], []
 
 
-def _with_options(entries: list[DeploymentEntry], options: dict[str, Any]) -> list[DeploymentEntry]:
+def with_options(entries: list[DeploymentEntry], options: dict[str, Any]) -> list[DeploymentEntry]:
     """The options of the command line over what the file says."""
     over = {key: value for key, value in options.items() if key != "entrypoint"}
     pool = get_current_settings().default_work_pool_name

@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from headrace.cli.as_json import to_json
-from headrace.cli.failures import explain
+from headrace.cli.failures import CliError, explain
 from headrace.cli.output import emit_json
 from headrace.deployments.deploying import Deployed, Failed
 from headrace.v1.deployment_pb2 import FieldChange
 
-__all__ = ["show"]
+__all__ = ["describe", "reason", "show"]
 
 
 def show(done: Sequence[Deployed | Failed], dry_run: bool, output: str) -> None:
     """Print the outcomes in the format asked for."""
     if output == "table":
         for one in done:
-            print(_line(one, dry_run))
-            if isinstance(one, Deployed) and not one.response.created:
-                for change in one.response.changes:
-                    print(f"    {_change(change)}")
+            print("\n".join(describe(one, dry_run)))
         return
     documents = [_document(one) for one in done]
     if output == "json":
@@ -31,10 +28,25 @@ def show(done: Sequence[Deployed | Failed], dry_run: bool, output: str) -> None:
             emit_json(document, indent=None)
 
 
+def describe(one: Deployed | Failed, dry_run: bool = False) -> list[str]:
+    """The lines that tell people what came of one: the outcome, and what has changed."""
+    lines = [_line(one, dry_run)]
+    if isinstance(one, Failed) and isinstance(one.error, CliError) and one.error.detail:
+        lines += [f"    {line}" for line in one.error.detail.splitlines()]
+    if isinstance(one, Deployed) and not one.response.created:
+        lines += [f"    {_change(change)}" for change in one.response.changes]
+    return lines
+
+
+def reason(failed: Failed) -> str:
+    """Why one was not deployed, in a line."""
+    known = explain(failed.error)
+    return known[0] if known else str(failed.error)
+
+
 def _line(one: Deployed | Failed, dry_run: bool) -> str:
     if isinstance(one, Failed):
-        known = explain(one.error)
-        return f"{one.name}: failed: {known[0] if known else one.error}"
+        return f"{one.name}: failed: {reason(one)}"
     if one.response.created:
         return f"{one.name}: {'would be created' if dry_run else 'created'}"
     if not one.response.changes:
@@ -53,5 +65,5 @@ def _short(value: str) -> str:
 
 def _document(one: Deployed | Failed) -> dict[str, Any]:
     if isinstance(one, Failed):
-        return {"name": one.name, "error": str(one.error)}
+        return {"name": one.name, "error": reason(one)}
     return {"name": one.name, **cast("dict[str, Any]", to_json(one.response))}

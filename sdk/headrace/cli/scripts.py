@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import entrypoints
 from headrace.cli.failures import CliError, ExitCode, nearest
+from headrace.core.errors import HeadraceException
 from headrace.entrypoints import flows_of, is_file, load_module_at
 from headrace.exceptions import ScriptError as FailingScript
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ScriptError", "load_flow", "load_tasks"]
 
 
-class ScriptError(CliError):
+class ScriptError(CliError, HeadraceException):
     """The file or module of a flow cannot be loaded, or does not hold the flow."""
 
 

@@ -5,6 +5,7 @@ One entry that fails does not keep the others from being deployed.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,19 +13,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.core.errors import HeadraceException
+from headrace.core.errors import HeadraceException, ObjectNotFound
 from headrace.deployments import versions
 from headrace.deployments.messages import FlowFacts, deployment_message
 from headrace.deployments.project import DeploymentEntry, Project, ProjectError
 from headrace.deployments.steps import run_steps
 from headrace.deployments.templating import find_placeholders, kept, outputs, resolve
+from headrace.v1.deployment_pb2 import Deployment
 from headrace.v1.deployment_service_pb2 import ApplyDeploymentResponse
 
 if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
     from headrace.flows import Flow
 
-__all__ = ["Deployed", "Failed", "deploy_entries", "select"]
+__all__ = ["Deployed", "Failed", "Plan", "deploy_entries", "select"]
 
 _CLONE: Final = "headrace.deployments.steps.git_clone"
 _FOLDER: Final = "headrace.deployments.steps.set_working_directory"
@@ -65,6 +67,7 @@ class Plan:
         folder: it is in; entrypoints are relative to it.
         variables: of the environment.
         load: from an entrypoint to its flow.
+        labels: that each deployment gets, beside those it has.
         is_dry: say what would change, change nothing; no step is run.
         report: told what is being done.
     """
@@ -73,6 +76,7 @@ class Plan:
     folder: Path
     variables: Mapping[str, str]
     load: Callable[[str], Flow[..., Any]]
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
     is_dry: bool = False
     report: Callable[[str], None] = field(default=lambda _: None)
 
@@ -137,8 +141,21 @@ async def _deploy(client: HeadraceClient, entry: DeploymentEntry, plan: Plan) ->
     if not plan.is_dry:
         entry = entry.with_outputs(known)
     said, paths = deployment_message(entry, _facts(flow, entry, plan), *_pull(entry, plan, known))
+    if plan.labels:
+        await _add_labels(client, said, paths, plan.labels)
     response = await client.apply_deployment(said, paths, dry_run=plan.is_dry)
     return Deployed(f"{said.flow_name}/{said.name}", response)
+
+
+async def _add_labels(
+    client: HeadraceClient, said: Deployment, paths: list[str], labels: Mapping[str, str]
+) -> None:
+    """Add labels to those of the entry, or, where it does not speak of any, to those on the server."""
+    if "labels" not in paths:
+        with contextlib.suppress(ObjectNotFound):
+            said.labels.update((await client.get_deployment(f"{said.flow_name}/{said.name}")).labels)
+        paths.append("labels")
+    said.labels.update(labels)
 
 
 def _facts(flow: Flow[..., Any], entry: DeploymentEntry, plan: Plan) -> FlowFacts:

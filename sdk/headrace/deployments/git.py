@@ -99,8 +99,7 @@ class GitRepository:
         Raises:
             GitError: git is missing or refuses; another repository is in the folder.
         """
-        if shutil.which("git") is None:
-            raise GitError("Fetching code from a repository takes the git program, and there is none here.")
+        _need_git()
         if (self.destination / ".git").exists():
             await self._update()
         else:
@@ -109,6 +108,32 @@ class GitRepository:
             await self._git("submodule", "sync", "--recursive")
             await self._git("submodule", "update", "--init", "--recursive", "--force", is_remote=True)
         return (await self._git("rev-parse", "HEAD")).strip()
+
+    async def newest_commit(self) -> str:
+        """The commit that the branch is at in the repository; without a branch: the repository's usual one.
+
+        Raises:
+            GitError: git is missing or refuses, or there is no such branch.
+        """
+        _need_git()
+        self._base_path.mkdir(parents=True, exist_ok=True)
+        wanted = f"refs/heads/{self.branch}" if self.branch else "HEAD"
+        told = await self._git("ls-remote", "--", self.url, wanted, is_remote=True, folder=self._base_path)
+        lines = [line.split() for line in told.splitlines()]
+        found = [commit for commit, name in lines if name == wanted]
+        if not found:
+            raise GitError(
+                f"{_shown(self.url)} has no {f'branch {self.branch}' if self.branch else 'commit'}."
+            )
+        return found[0]
+
+    async def name_branch(self, name: str) -> None:
+        """Say of the clone which branch its commit is on, for those who ask the clone.
+
+        Raises:
+            GitError: git refuses the name.
+        """
+        await self._git("checkout", "--quiet", "-B", name)
 
     def to_pull_step(self) -> dict[str, Any]:
         """The step that does the same where the flow runs.
@@ -176,8 +201,8 @@ class GitRepository:
         # A sparse clone fetches the files it lacks only now.
         await self._git("reset", "--quiet", "--hard", "FETCH_HEAD", is_remote=bool(self.directories))
 
-    async def _git(self, *arguments: str, is_remote: bool = False) -> str:
-        """Run git in the clone.
+    async def _git(self, *arguments: str, is_remote: bool = False, folder: Path | None = None) -> str:
+        """Run git in the clone, or in a folder.
 
         Raises:
             GitError: it failed, after another try or two where the network was at fault.
@@ -194,7 +219,7 @@ class GitRepository:
         while True:
             attempt += 1
             done = await anyio.run_process(
-                [*command, *arguments], cwd=self.destination, env=environment, check=False
+                [*command, *arguments], cwd=folder or self.destination, env=environment, check=False
             )
             if done.returncode == 0:
                 return done.stdout.decode(errors="replace")
@@ -211,6 +236,11 @@ class GitRepository:
 
     def __repr__(self) -> str:
         return f"GitRepository({_shown(self.url)!r}, branch={self.branch!r}, commit_sha={self.commit_sha!r})"
+
+
+def _need_git() -> None:
+    if shutil.which("git") is None:
+        raise GitError("Fetching code from a repository takes the git program, and there is none here.")
 
 
 def without_user(url: str) -> tuple[str, dict[str, str] | None]:

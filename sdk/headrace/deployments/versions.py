@@ -11,7 +11,14 @@ from typing import Final
 from headrace.core.errors import HeadraceException
 from headrace.deployments.git import without_user
 
-__all__ = ["VERSION_TYPES", "CodeVersion", "UnknownVersionError", "git_origin", "infer_version"]
+__all__ = [
+    "CI_VARIABLES",
+    "VERSION_TYPES",
+    "CodeVersion",
+    "UnknownVersionError",
+    "git_origin",
+    "infer_version",
+]
 
 CodeVersion = dict[str, str]
 """`type` and `version`, and what else is known: `branch`, `message`, `repository`, `url`."""
@@ -35,6 +42,10 @@ _CI: Final = {
     ),
 }
 VERSION_TYPES: Final = (*_CI, "vcs:git", SIMPLE)
+
+
+CI_VARIABLES: Final = frozenset(name for names in _CI.values() for name in names)
+"""What a version is read from before git is asked."""
 
 
 class UnknownVersionError(ValueError, HeadraceException):
