@@ -26,6 +26,7 @@ from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import State, StateType
 from headrace.v1.work_pool_pb2 import WorkPool
 from headrace.v1.worker_pb2 import Worker, WorkerStatus
+from headrace_workers.managed.interpreters import find_pip
 from headrace_workers.process.cgroups import find_hierarchies
 from tests.support.servers import ServerProcess
 from tests.support.worker_processes import is_running, until
@@ -238,6 +239,10 @@ def wheel(folder: pathlib.Path) -> pathlib.Path:
     return path
 
 
+needs_pip = pytest.mark.skipif(find_pip() is None, reason="neither this interpreter nor its base has pip")
+
+
+@needs_pip
 def test_packages_are_installed_once(place: Place, tmp_path: pathlib.Path) -> None:
     packages = ["--no-index", str(wheel(tmp_path))]
     first = place.queue("packaged", pip_packages=packages)
@@ -255,6 +260,7 @@ def test_packages_are_installed_once(place: Place, tmp_path: pathlib.Path) -> No
     assert "Successfully" not in place.log(second)
 
 
+@needs_pip
 def test_packages_that_cannot_be_installed_are_the_end_of_the_run(place: Place) -> None:
     state = place.ended(place.queue("packaged", pip_packages=["--no-index", "no-such-package"]))
     assert state.type == StateType.STATE_TYPE_CRASHED

@@ -136,7 +136,9 @@ async def test_a_program_does_not_outlive_who_waits_for_it(tmp_path: pathlib.Pat
         said.put_nowait(lines[0])
 
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    task = asyncio.ensure_future(module._run([sys.executable, "-c", program], tmp_path, os.environ, tell))
+    task = asyncio.ensure_future(
+        module._run("it", [sys.executable, "-c", program], tmp_path, os.environ, tell)
+    )
     pid = int(await said.get())
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -173,6 +175,14 @@ def test_what_headrace_needs_holds_for_the_packages_too() -> None:
     lines = constraints().splitlines()
     assert any(line.startswith("grpcio") for line in lines)
     assert not any("extra" in line or "[" in line for line in lines)
+
+
+async def test_an_interpreter_without_pip_is_told(tmp_path: pathlib.Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "find_pip", lambda: None)
+        with pytest.raises(EnvironmentFailed, match="has no pip of version 22"):
+            await make(Environments(tmp_path, DAY, 10**9), "a")
+    assert list(tmp_path.glob("*/")) == []
 
 
 def test_headrace_is_described_as_installed(tmp_path: pathlib.Path) -> None:

@@ -211,3 +211,8 @@ def test_lines_are_written_in_order_and_a_closed_stream_is_no_error() -> None:
     gone = LineWriter(closed)
     gone("a line")
     gone.close(20)
+
+
+def test_a_managed_pool_needs_no_worker() -> None:
+    with pytest.raises(ConfigurationError, match="worked by the server itself"):
+        find_worker_type("managed")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -35,7 +36,7 @@ def restart_delay_seconds(failures: int) -> float:
     Args:
         failures: how often in a row it has ended soon after its start.
     """
-    return min(_FIRST_DELAY_SECONDS * 2 ** min(failures - 1, 16), _LAST_DELAY_SECONDS)
+    return min(math.ldexp(_FIRST_DELAY_SECONDS, min(failures - 1, 16)), _LAST_DELAY_SECONDS)
 
 
 @dataclass(slots=True)

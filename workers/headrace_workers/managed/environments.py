@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace.core.errors import HeadraceException
-from headrace_workers.managed.interpreters import constraints, identity, lend_headrace
+from headrace_workers.managed.interpreters import constraints, find_pip, identity, lend_headrace
 from headrace_workers.output import read_lines
 from headrace_workers.process.system import die_with_parent
 
@@ -34,7 +34,6 @@ Tell = Callable[[list[str]], Awaitable[None]]
 """Takes lines that tell what is being done."""
 
 _DONE: Final = ".headrace-environment.json"
-_TOOLS: Final = "tools"
 _TAIL_LINES: Final = 12
 _POLL_SECONDS: Final = 0.1
 _MOST_FILES: Final = 10_000
@@ -92,38 +91,29 @@ class Environments:
     async def _make(
         self, environment: Path, packages: Sequence[str], variables: Mapping[str, str], tell: Tell
     ) -> None:
-        pip = await self._pip(variables, tell)
+        pip = await asyncio.to_thread(find_pip)
+        if pip is None:
+            raise EnvironmentFailed(
+                f"The server's interpreter, {sys.executable}, has no pip of version 22.3 or later."
+            )
         await asyncio.to_thread(shutil.rmtree, environment, ignore_errors=True)
         try:
-            await self._new(environment, variables, tell, "--without-pip")
+            plain = [sys.executable, "-m", "venv", "--without-pip", str(environment)]
+            await _run("venv", plain, self._folder, variables, tell)
             lend_headrace(environment)
             asked, allowed = environment / "requirements.txt", environment / "constraints.txt"
             asked.write_text("".join(f"{line}\n" for line in packages), encoding="utf-8")
             allowed.write_text(constraints(), encoding="utf-8")
             python = str(environment / "bin" / "python")
             options = ["--no-cache-dir", "--progress-bar", "off", "-r", str(asked), "-c", str(allowed)]
-            await _run([*pip, "--python", python, "install", *options], self._folder, variables, tell)
+            command = [python, str(pip), "install", *options]
+            await _run("pip", command, self._folder, variables, tell)
             size = await asyncio.to_thread(_size, environment)
             note = {"packages": list(packages), "size_bytes": size}
             (environment / _DONE).write_text(json.dumps(note), encoding="utf-8")
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, environment, ignore_errors=True)
             raise
-
-    async def _pip(self, variables: Mapping[str, str], tell: Tell) -> list[str]:
-        """The words that call pip. Our interpreter may have none: it has an environment of its own."""
-        tools = self._folder / f"{_TOOLS}-{_digest([])}"
-        command = [str(tools / "bin" / "python"), "-m", "pip"]
-        with _Lock(tools.with_suffix(".lock")) as lock:
-            await lock.alone()
-            if not (tools / _DONE).exists():
-                await self._new(tools, variables, tell, "--clear")
-                (tools / _DONE).touch()
-        return command
-
-    async def _new(self, folder: Path, variables: Mapping[str, str], tell: Tell, *options: str) -> None:
-        command = [sys.executable, "-m", "venv", *options, str(folder)]
-        await _run(command, self._folder, variables, tell)
 
     def sweep(self) -> None:
         """Remove what nobody has used for long, and the oldest of what takes too much; never one in use."""
@@ -139,9 +129,8 @@ class Environments:
     def _made(self) -> list[tuple[float, Path]]:
         found: list[tuple[float, Path]] = []
         for done in self._folder.glob(f"*/{_DONE}"):
-            if not done.parent.name.startswith(_TOOLS):
-                with contextlib.suppress(OSError):
-                    found.append((done.stat().st_mtime, done.parent))
+            with contextlib.suppress(OSError):
+                found.append((done.stat().st_mtime, done.parent))
         return found
 
     def _is_removed(self, environment: Path) -> bool:
@@ -194,7 +183,9 @@ class _Lock:
                 return
 
 
-async def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str], tell: Tell) -> None:
+async def _run(
+    name: str, command: Sequence[str], folder: Path, variables: Mapping[str, str], tell: Tell
+) -> None:
     """Run a program to its end; it does not outlive this process, nor the task that called.
 
     Raises:
@@ -235,7 +226,7 @@ async def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str
         await process.wait()
     if code:
         said = "\n".join(tail)
-        raise EnvironmentFailed(f"{command[2]} has ended with exit code {code}:\n{said}")
+        raise EnvironmentFailed(f"{name} has ended with exit code {code}:\n{said}")
 
 
 def _digest(packages: Sequence[str]) -> str:

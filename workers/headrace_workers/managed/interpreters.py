@@ -11,9 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-__all__ = ["constraints", "identity", "lend_headrace", "own_folders"]
+__all__ = ["constraints", "find_pip", "identity", "lend_headrace", "own_folders"]
 
 _DISTRIBUTION: Final = "headrace"
+_SYSTEM_PACKAGES: Final = ("/usr/lib/python3/dist-packages",)
+"""Where Debian keeps the packages of its own interpreter."""
 _EXTRAS: Final = re.compile(r"\[[^]]*\]")
 
 
@@ -51,6 +53,21 @@ def constraints() -> str:
     needed = [line for line in metadata.requires(_DISTRIBUTION) or [] if "extra ==" not in line]
     # Constraints may not name extras, such as those of `sqlalchemy[asyncio]>=2`.
     return "".join(f"{_EXTRAS.sub('', line)}\n" for line in needed)
+
+
+def find_pip() -> Path | None:
+    """The file by which another interpreter runs the pip of this one, or of the one this was made from.
+
+    It is what `pip --python` calls, without a process between that would outlive its end. None: there is no
+    pip, or one before 22.3.
+    """
+    base = {"base": sys.base_prefix, "installed_base": sys.base_prefix}
+    folders = [*sys.path, sysconfig.get_path("purelib", "posix_prefix", base), *_SYSTEM_PACKAGES]
+    for found in metadata.distributions(name="pip", path=folders):
+        runner = Path(str(found.locate_file("pip/__pip-runner__.py")))
+        if runner.is_file():
+            return runner
+    return None
 
 
 def identity() -> tuple[str, ...]:
