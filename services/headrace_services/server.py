@@ -189,6 +189,8 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     refusal = settings.refuses_managed_pools
     managed_settings = _managed_workers(settings, address, own if auth is not None else None)
     managed = None if refusal else ManagedPools(database, managed_settings, clock)
+    if refusal and (pools := await database.reader.work_pools.managed()):
+        _log.warning("Nobody works the managed pools here (%s). %s", ", ".join(pools.values()), refusal)
     services = Services(
         database=database,
         records=RecordService(database.writer, policy, renewals, streams),

@@ -146,8 +146,9 @@ async def test_a_program_does_not_outlive_who_waits_for_it(tmp_path: pathlib.Pat
     assert not is_running(pid)
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_a_run_that_is_ended_while_its_packages_are_installed_does_not_begin(
-    tmp_path: pathlib.Path,
+    tmp_path: pathlib.Path, is_cancelled: bool
 ) -> None:
     environments = Made(tmp_path)
     environments.may_end.clear()
@@ -157,7 +158,10 @@ async def test_a_run_that_is_ended_while_its_packages_are_installed_does_not_beg
     assignment = Assignment(attempt=AttemptRef(run_id="r", attempt=1, fence=7))
     running = asyncio.ensure_future(worker.run(configuration, assignment, identifiers.append))
     await environments.began.wait()
-    await worker.kill_infrastructure(identifiers[0], configuration, 0.0)
+    if is_cancelled:
+        await worker.cancel_gently(identifiers[0], configuration, "somebody wants it")
+    else:
+        await worker.kill_infrastructure(identifiers[0], configuration, 0.0)
     result = await running
     assert isinstance(result, BaseWorkerResult)
     assert result.never_started

@@ -148,6 +148,15 @@ class ManagedWorker(ProcessWorker):
         else:
             await super().kill_infrastructure(infrastructure_id, configuration, grace_seconds)
 
+    async def cancel_gently(
+        self, infrastructure_id: str, configuration: ProcessJobConfiguration, reason: str
+    ) -> None:
+        if infrastructure_id in self._preparing:
+            # No code of the user runs that could want to tidy up.
+            await self.kill_infrastructure(infrastructure_id, configuration, 0.0)
+        else:
+            await super().cancel_gently(infrastructure_id, configuration, reason)
+
 
 class _EndedEarly(Exception):
     """The run was ended before it had its packages."""
