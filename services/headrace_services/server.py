@@ -179,6 +179,11 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     workers = WorkerHub(database, terms, clock)
     drain.listen(workers.drain)
 
+    def pools_changed() -> None:
+        workers.loop.wake()
+        if managed is not None:
+            managed.loop.wake()
+
     def directed() -> None:
         directives.loop.wake()
         workers.loop.wake()
@@ -205,7 +210,7 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
         backfilled=backfiller.loop.wake,
         directed=directed,
         dispatch=workers,
-        pools_changed=managed.loop.wake if managed is not None else _nothing,
+        pools_changed=pools_changed,
         refuses_managed_pools=refusal,
     )
     health = register(grpc_server, services, settings.channelz)
@@ -247,10 +252,6 @@ async def _wire(settings: ServerSettings, clock: Clock, database: Database) -> S
     server.tasks.append(asyncio.create_task(workers.dispatcher.run(), name="dispatcher"))
     server.tasks.append(asyncio.create_task(workers.news.run(), name="news of attempts"))
     return server
-
-
-def _nothing() -> None:
-    pass
 
 
 def _managed_workers(

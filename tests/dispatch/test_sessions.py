@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from headrace.core.errors import DatabaseUnavailable
 from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_CRASH, RetryPolicy
 from headrace.v1.state_pb2 import STATE_TYPE_CRASHED, STATE_TYPE_SCHEDULED, CrashedDetails
+from headrace.v1.work_pool_pb2 import WorkPool
+from headrace.v1.work_pool_service_pb2 import (
+    DeleteWorkPoolRequest,
+    PauseWorkPoolRequest,
+    UpdateWorkPoolRequest,
+)
 from headrace.v1.worker_pb2 import WORKER_STATUS_DRAINING, WORKER_STATUS_OFFLINE, WORKER_STATUS_ONLINE
 from headrace.v1.worker_service_pb2 import (
     DeleteWorkerRequest,
@@ -171,3 +178,29 @@ async def test_a_worker_that_thaws_is_told_to_end_what_was_given_up(stand: Stand
 
         assert await eventually(lost) == [run.id], "and said again as long as it is named"
     assert await stand.held() == 0
+
+
+async def test_workers_hear_what_their_pool_says_now(stand: Stand) -> None:
+    await stand.make_pool("other")
+    async with stand.worker() as worker, stand.worker("other") as elsewhere:
+        before = worker.welcome.pool
+        template = Struct()
+        template.update({"job_configuration": {"env": {"LEVEL": "{{ level }}"}}, "variables": {}})
+        template["variables"].update({"properties": {"level": {"default": "debug"}}})
+        change = WorkPool(name="default", base_job_template=template, concurrency_limit=7)
+        request = UpdateWorkPoolRequest(work_pool=change)
+        request.update_mask.paths.extend(["base_job_template", "concurrency_limit"])
+        await stand.pools.UpdateWorkPool(request)
+        said = (await worker.expect("pool")).pool
+        assert (said.concurrency_limit, said.paused) == (7, False)
+        assert said.base_job_template == template
+        assert said.etag != before.etag
+        await stand.pools.PauseWorkPool(PauseWorkPoolRequest(name="default"))
+        assert (await worker.expect("pool", lambda pool: pool.paused)).pool.concurrency_limit == 7
+        await stand.pools.PauseWorkPool(PauseWorkPoolRequest(name="other"))
+        assert (await elsewhere.expect("pool")).pool.paused
+        assert not elsewhere.has("pool"), "it hears of its own pool alone"
+        # Another pool of the name.
+        await stand.pools.DeleteWorkPool(DeleteWorkPoolRequest(name="default"))
+        await stand.make_pool()
+        assert not (await worker.expect("pool")).pool.HasField("concurrency_limit")

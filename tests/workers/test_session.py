@@ -19,6 +19,7 @@ from headrace.v1.worker_pb2 import ATTEMPT_PHASE_ENDING
 from headrace.v1.worker_service_pb2 import (
     CancelAttempt,
     ConnectResponse,
+    PoolSnapshot,
     ServerDrain,
     Teardown,
     WorkerDrain,
@@ -587,6 +588,13 @@ def test_an_administrator_can_have_a_worker_drained() -> None:
     bench.say(ConnectResponse(drain_request=WorkerDrain()))
     assert bench.session.is_draining
     assert bench.of(Finish) == [Finish(None)]
+
+
+def test_what_the_pool_says_changes_while_the_worker_is_connected() -> None:
+    bench = connected()
+    change = PoolSnapshot(paused=True, etag="2")
+    bench.say(ConnectResponse(pool=change))
+    assert bench.session.pool == change
 
 
 def test_breaks_are_told_once() -> None:

@@ -24,6 +24,7 @@ from headrace_services.storage.adopting import Found
 from headrace_services.storage.attempt_news import News, NewsOutcome
 from headrace_services.storage.claiming import Claimed
 from headrace_services.storage.database import Database
+from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.worker_commands import OpenedSession, WorkerIdentity
 
 __all__ = ["Link", "WorkerHub", "WorkerTerms"]
@@ -43,6 +44,8 @@ class Link(Taker, Session, LocalWorker, Remover, Protocol):
     """A worker's stream."""
 
     name: str
+    work_pool: str
+    pool_updated: int
     has_left: bool
 
     def settled(self, outcome: NewsOutcome) -> None:
@@ -63,6 +66,10 @@ class Link(Taker, Session, LocalWorker, Remover, Protocol):
 
     def take_over(self, claimed: Claimed) -> None:
         """Hand a run over that goes on in infrastructure which the worker has found."""
+        ...
+
+    def pool_changed(self, pool: WorkPoolRow) -> None:
+        """Its pool says something else."""
         ...
 
     def ask_to_drain(self, deadline_seconds: float | None) -> None:
@@ -119,7 +126,7 @@ class WorkerHub:
         deaths: ends sessions of workers on this machine that have died.
         teardowns: have removed what is left of attempts that were given up.
         keeper: sees to runs that wait for long.
-        loop: tells them what others want: that runs are cancelled, that they drain.
+        loop: tells them what others want: that runs are cancelled, that they drain, what their pools say.
     """
 
     def __init__(self, database: Database, terms: WorkerTerms, clock: Clock) -> None:
@@ -283,12 +290,27 @@ class WorkerHub:
         for session_id, link in list(self._links.items()):
             link.cancel(wanted.get(session_id, ()))
         await self.teardowns.look(list(self._links.values()))
+        await self._tell_of_pools()
         now = await self._database.now()
         for session_id, deadline in await self._database.reader.worker_drains():
             link_of = self._links.get(session_id)
             if link_of is not None and session_id not in self._asked_to_drain:
                 self._asked_to_drain.add(session_id)
                 link_of.ask_to_drain((deadline - now) / 1e6 if deadline else None)
+
+    async def _tell_of_pools(self) -> None:
+        """Tell workers what their pools say now."""
+        links = [link for link in self._links.values() if link.work_pool]
+        oldest: dict[str, int] = {}
+        for link in links:
+            oldest[link.work_pool] = min(link.pool_updated, oldest.get(link.work_pool, link.pool_updated))
+        if not oldest:
+            return
+        pools = {pool.name: pool for pool in await self._database.reader.changed_pools(oldest)}
+        for link in links:
+            pool = pools.get(link.work_pool)
+            if pool is not None and pool.update_time != link.pool_updated:
+                link.pool_changed(pool)
 
     async def _recall_offers(self) -> None:
         """Find the runs that were claimed by commits whose answer was lost: nobody has sent them."""

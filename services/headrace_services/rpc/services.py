@@ -60,8 +60,8 @@ class Services:
     """What the services are made of.
 
     `directed` is called when processes may have to be told something, `scheduled` when the scheduler may have
-    something to do, `backfilled` when a backfill may, `pools_changed` when a pool was made or deleted.
-    `refuses_managed_pools` says why there can be no managed ones; empty: there can.
+    something to do, `backfilled` when a backfill may, `pools_changed` when a pool was made, changed or
+    deleted. `refuses_managed_pools` says why there can be no managed ones; empty: there can.
     """
 
     database: Database

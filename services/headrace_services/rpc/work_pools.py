@@ -37,7 +37,7 @@ class WorkPoolService:
 
     Args:
         database: where they are.
-        changed: called when a pool was made or deleted.
+        changed: called when a pool was made, changed or deleted.
         refuses_managed: why there can be no managed pools; empty: there can.
     """
 
@@ -115,6 +115,7 @@ class WorkPoolService:
 
     async def _updated(self, pool: WorkPool, paths: Sequence[str]) -> WorkPool:
         await self._writer.do(UpdateWorkPool(pool, paths))
+        self._changed()
         return await self._reader.get(pool.name)
 
     # Queues

@@ -27,6 +27,7 @@ from headrace_services.rpc.worker_messages import assignment_of, identity_of, po
 from headrace_services.storage.adopting import Found
 from headrace_services.storage.attempt_news import News, NewsKind, NewsOutcome, Standing
 from headrace_services.storage.claiming import Claimed
+from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.worker_commands import OpenedSession, WorkerIdentity
 
 __all__ = ["Dispatch", "WorkerPolicy", "WorkerStream"]
@@ -108,6 +109,7 @@ class WorkerStream:
         worker_id: the worker.
         name: of the worker, for people.
         work_pool: whose runs it takes; empty: those of tasks or deployments.
+        pool_updated: when the pool was changed last, as far as it was told.
         tears_down: it can remove infrastructure of runs that it does not hold.
         policy: what it was told.
         is_draining: it takes nothing new.
@@ -121,6 +123,7 @@ class WorkerStream:
         self.worker_id = ""
         self.name = ""
         self.work_pool = ""
+        self.pool_updated = 0
         self.host, self.pid = "", 0
         self.epoch = 0
         self.policy = dispatch.terms()
@@ -254,7 +257,13 @@ class WorkerStream:
         set_seconds(welcome.reply_timeout, self.policy.reply_seconds)
         if opened.pool is not None:
             welcome.pool.CopyFrom(pool_snapshot(opened.pool))
+            self.pool_updated = opened.pool.update_time
         self._send(welcome=welcome)
+
+    def pool_changed(self, pool: WorkPoolRow) -> None:
+        """Tells the worker what its pool says now: what it is assigned next is started as that says."""
+        self.pool_updated = pool.update_time
+        self._send(pool=pool_snapshot(pool))
 
     def go_away(self, reason: str, reconnect_after_seconds: float = 0.0) -> None:
         """Ends the stream; the worker is told why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from headrace.core.clock import Clock
@@ -23,6 +23,7 @@ from headrace.v1.worker_service_pb2 import CancelAttempt
 from headrace_services.domain.attempt_rules import Phase
 from headrace_services.storage.backends import Backend
 from headrace_services.storage.cancel_notes import DEFAULT_GRACE_SECONDS
+from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.dialects import Dialect
 from headrace_services.storage.dispatch_rows import AttemptRow, SessionRow, TeardownRow, WorkerRow
 from headrace_services.storage.entity_queries import find_rows
@@ -111,6 +112,15 @@ class DispatchQueries:
             "WHERE drain_deadline IS NOT NULL AND NOT is_draining AND expires_at IS NOT NULL"
         )
         return [(self._dialect.read_id(row[0]), row[1]) for row in rows]
+
+    async def changed_pools(self, known: Mapping[str, int]) -> list[WorkPoolRow]:
+        """Those of the pools that were changed last at another instant than is known, by name."""
+        rows = await self._backend.fetch("SELECT name, update_time FROM work_pools WHERE workspace_id = 1")
+        changed = [name for name, updated in rows if known.get(name, updated) != updated]
+        if not changed:
+            return []
+        found: list[WorkPoolRow] = await self._find(WorkPoolRow, [("name", "in", changed)])
+        return found
 
     async def due_teardowns(self, now: int) -> list[TeardownRow]:
         """Teardowns to be sent to a worker now, those due first first; at most 100."""
