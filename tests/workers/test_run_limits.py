@@ -128,12 +128,19 @@ async def test_a_fork_bomb_is_held_and_nothing_of_it_is_left(bench: Bench, tmp_p
 async def test_what_is_left_in_the_groups_of_a_worker_that_is_gone_is_ended(bench: Bench) -> None:
     groups = bench.worker._groups
     assert groups is not None
-    left = ControlGroups(groups._parent, "gone").make("run", None, None)
+    gone, alive = (ControlGroups(groups._parent, f"headrace-worker-{name}") for name in ("gone", "alive"))
+    left = gone.make("run", None, None)
     process = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
     left.enter(process.pid)
-    await asyncio.to_thread(groups.sweep, "gone")
+    await asyncio.to_thread(groups.sweep)
+    assert process.returncode is None
+    os.close(gone._lock)  # as the kernel does at its end
+    await asyncio.to_thread(groups.sweep)
     assert await process.wait() == -signal.SIGKILL
     assert not [entrance for entrance in left.entrances if pathlib.Path(entrance).exists()]
+    assert all(folder.exists() for folder in alive._folders(alive._worker))
+    alive.close()
+    assert not any(folder.exists() for folder in alive._folders(alive._worker))
 
 
 async def test_a_run_that_has_used_up_its_processor_time_is_told_so(bench: Bench) -> None:
@@ -152,13 +159,10 @@ def test_only_folders_of_workers_that_are_gone_are_swept(tmp_path: pathlib.Path)
         ) as process:
             assert process.stdout is not None
             dead = pathlib.Path(process.stdout.readline().decode().strip())
-            swept: list[str] = []
-            sweep_folders(swept.append)
-            assert swept == []
+            assert sweep_folders() == []
             process.kill()
         assert len(list(dead.glob("run-*/data"))) == 1
-        sweep_folders(swept.append)
-        assert swept == [dead.name]
+        assert sweep_folders() == [dead.name]
         assert list(tmp_path.iterdir()) == [alive.path]
         alive.close()
         assert list(tmp_path.iterdir()) == []

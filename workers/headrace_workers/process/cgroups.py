@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from headrace.core.errors import ConfigurationError
+from headrace_workers.process.folders import WORKER_PREFIX
 
 __all__ = ["ControlGroup", "ControlGroups", "Hierarchies", "find_hierarchies"]
 
 _CONTROLLERS: Final = ("memory", "pids")
+_UNIFIED: Final = 2
 _MOUNTS: Final = Path("/proc/self/mounts")
 _REMOVALS: Final = 50
 _REMOVAL_SECONDS: Final = 0.1
@@ -71,7 +74,7 @@ def find_hierarchies(mounts: str) -> Hierarchies | None:
     for line in mounts.splitlines():
         _, folder, kind, options, *_ = line.split()
         if kind == "cgroup2" and set(_CONTROLLERS) <= set(_words(Path(folder) / "cgroup.controllers")):
-            return Hierarchies(2, Path(folder), Path(folder))
+            return Hierarchies(_UNIFIED, Path(folder), Path(folder))
         if kind == "cgroup":
             found.update({name: Path(folder) for name in options.split(",") if name in _CONTROLLERS})
     return Hierarchies(1, found["memory"], found["pids"]) if len(found) == len(_CONTROLLERS) else None
@@ -93,7 +96,7 @@ class ControlGroup:
     """
 
     def __init__(self, hierarchies: Hierarchies, name: str) -> None:
-        self._files = _VERSION_2 if hierarchies.version == 2 else _VERSION_1
+        self._files = _VERSION_2 if hierarchies.version == _UNIFIED else _VERSION_1
         self._memory = hierarchies.memory / name
         self._pids = hierarchies.pids / name
         self._folders = [top / name for top in hierarchies.tops]
@@ -153,10 +156,13 @@ class ControlGroup:
 class ControlGroups:
     """The groups of one worker.
 
+    The worker holds a lock on its own group for as long as it lives, as on its folder: what nobody holds is
+    left over, and the next worker with the same parent removes it.
+
     Args:
         parent: below the top of every hierarchy, such as `headrace` or `system.slice/headrace.service`; made
             if it is not there.
-        worker: name of the worker's own group in it.
+        worker: name of the worker's own group in it; it begins with `WORKER_PREFIX`.
 
     Raises:
         ConfigurationError: they cannot be made; the message says what stands against it.
@@ -171,13 +177,9 @@ class ControlGroups:
             )
         self._hierarchies = found
         self._parent = parent.strip("/")
-        self._name = f"{self._parent}/{worker}"
+        self._worker = worker
         try:
-            for top in found.tops:
-                (top / self._name).mkdir(parents=True, exist_ok=True)
-                if found.version == 2:
-                    _delegate(top / self._parent)
-                    _delegate(top / self._name)
+            self._lock = self._begin()
         except OSError as error:
             raise ConfigurationError(
                 f"HEADRACE_WORKER_CGROUP is {parent}, and no groups can be made there: {error.strerror} "
@@ -185,21 +187,44 @@ class ControlGroups:
                 "is needed, with the controllers memory and pids, that the worker's user may write to."
             ) from None
 
+    def _begin(self) -> int:
+        """Make the worker's group and take its lock; a sweep may have been faster, then it is made again."""
+        while True:
+            for folder in self._folders(self._worker):
+                folder.mkdir(parents=True, exist_ok=True)
+                if self._hierarchies.version == _UNIFIED:
+                    _delegate(folder.parent)
+                    _delegate(folder)
+            lock = _locked(self._folders(self._worker)[-1])
+            if lock is not None:
+                return lock
+
+    def _folders(self, worker: str) -> list[Path]:
+        return [top / self._parent / worker for top in self._hierarchies.tops]
+
     def make(self, name: str, memory_bytes: int | None, processes: int | None) -> ControlGroup:
         """The group of a run.
 
         Raises:
             OSError: it cannot be made.
         """
-        group = ControlGroup(self._hierarchies, f"{self._name}/{name}")
+        group = ControlGroup(self._hierarchies, f"{self._parent}/{self._worker}/{name}")
         group.limit(memory_bytes, processes)
         return group
 
-    def sweep(self, worker: str) -> None:
-        """End and remove what a worker that is gone has left; it may take a moment."""
-        folders = [top / self._parent / worker for top in self._hierarchies.tops]
+    def sweep(self) -> None:
+        """End and remove what workers that are gone have left; it may take a moment."""
+        for folder in (self._hierarchies.tops[-1] / self._parent).glob(f"{WORKER_PREFIX}*/"):
+            if folder.name != self._worker and (lock := _locked(folder)) is not None:
+                try:
+                    self._remove(folder.name)
+                finally:
+                    os.close(lock)
+
+    def _remove(self, worker: str) -> None:
+        folders = self._folders(worker)
         for _ in range(_REMOVALS):
-            for run in (self._hierarchies.pids / self._parent / worker).glob("*/"):
+            for run in folders[-1].glob("*/"):
                 _kill(run)
             if all(_is_removed(one) for folder in folders for one in (*folder.glob("*/"), folder)):
                 return
@@ -207,7 +232,24 @@ class ControlGroups:
 
     def close(self) -> None:
         """Remove the worker's group; no run is left."""
-        self.sweep(self._name.rpartition("/")[2])
+        self._remove(self._worker)
+        os.close(self._lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the lock of a group; None: somebody else has it, or the group is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _kill(folder: Path) -> None:

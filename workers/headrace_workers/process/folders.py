@@ -12,13 +12,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["WorkerFolder", "sweep_folders"]
+__all__ = ["WORKER_PREFIX", "WorkerFolder", "sweep_folders"]
 
-_PREFIX: Final = "headrace-worker-"
+WORKER_PREFIX: Final = "headrace-worker-"
+"""What the name of each worker's own folder begins with."""
 _BEING_MADE: Final = "headrace-making-"
 _LOCK: Final = ".lock"
 
@@ -35,7 +35,7 @@ class WorkerFolder:
         made = Path(tempfile.mkdtemp(prefix=_BEING_MADE))
         self._lock = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.path = made.with_name(_PREFIX + made.name.removeprefix(_BEING_MADE))
+        self.path = made.with_name(WORKER_PREFIX + made.name.removeprefix(_BEING_MADE))
         made.rename(self.path)
 
     def temporary(self, prefix: str) -> tempfile.TemporaryDirectory[str]:
@@ -48,20 +48,18 @@ class WorkerFolder:
         os.close(self._lock)
 
 
-def sweep_folders(swept: Callable[[str], None]) -> None:
-    """Remove the folders of workers of this user that have not lived to do it themselves.
-
-    Args:
-        swept: told the name of each folder, before it is removed.
-    """
-    for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
+def sweep_folders() -> list[str]:
+    """Remove the folders of workers of this user that have not lived to do it themselves; their names."""
+    swept: list[str] = []
+    for folder in Path(tempfile.gettempdir()).glob(WORKER_PREFIX + "*"):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                swept(folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
+                swept.append(folder.name)
             finally:
                 os.close(lock)
+    return swept

@@ -104,7 +104,7 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
         try:
             if parent is not None:
                 self._groups = ControlGroups(parent, self._folder.path.name)
-            await asyncio.to_thread(sweep_folders, self._swept)
+            await asyncio.to_thread(self._sweep)
             self._warm = WarmProcesses(self._spare, dict(os.environ))
             await self._warm.__aenter__()
         except BaseException:
@@ -112,10 +112,12 @@ class ProcessWorker(BaseWorker[ProcessJobConfiguration]):
             raise
         return self
 
-    def _swept(self, worker: str) -> None:
-        _log.info("Removing what a worker has left that was killed: %s", worker)
+    def _sweep(self) -> None:
+        """Remove what workers have left that were killed."""
+        for name in sweep_folders():
+            _log.info("Removed the folder of a worker that was killed: %s", name)
         if self._groups is not None:
-            self._groups.sweep(worker)
+            self._groups.sweep()
 
     async def __aexit__(self, *error: object) -> None:
         hooks = list(self._hooks)
