@@ -130,6 +130,35 @@ def test_an_environment(cli: Cli, project: Path) -> None:
     assert weekly.work_pool == "prod" and list(weekly.tags) == ["prod"]
 
 
+def test_a_protected_environment_is_deployed_only_by_who_says_its_name(
+    cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("headrace.yaml").write_text(FILE.replace("prod: {", "prod: {protected: true, name_suffix: -prod, "))
+    refused = cli("deploy", "-n", "weekly-prod", "--env", "prod")
+    assert refused.code == 2 and "Say --yes-to prod." in refused.err
+    assert cli("diff", "-n", "weekly-prod", "--env", "prod").out == "reports/weekly-prod: would be created\n"
+    assert cli("deploy", "-n", "weekly-prod", "--env", "prod", "--yes-to", "prd").code == 2
+    assert cli("deploy", "-n", "weekly", "--yes-to", "prod").code == 2, "another is deployed than is meant"
+    monkeypatch.setenv("HEADRACE_DEPLOY_ENVIRONMENT", "prod")
+    assert cli("deploy", "-n", "weekly-prod", "--yes-to", "prod").code == 0
+    assert list(kept("reports/weekly-prod").tags) == ["prod"]
+
+
+def test_what_was_deployed_differs_in_nothing_from_the_file(cli: Cli, project: Path) -> None:
+    before = cli("diff", "-n", "weekly", "--exit-code", "-o", "json")
+    assert before.code == 1 and json.loads(before.out)[0]["created"]
+    for environment in ([], ["--env", "prod"]):
+        assert cli("deploy", "-n", "weekly", *environment).code == 0
+        same = cli("diff", "-n", "weekly", "--exit-code", *environment)
+        assert (same.code, "unchanged" in same.out) == (0, True), same
+    other = cli("diff", "-n", "weekly", "--exit-code")
+    assert other.code == 1 and "work_pool" in other.out
+    assert kept("reports/weekly").work_pool == "prod", "nothing was changed"
+    assert cli("diff", "-n", "weekli").code == 1
+    Path("headrace.yaml").unlink()
+    assert "headrace init" in cli("diff").err
+
+
 def test_the_command_line_stands_over_the_file(cli: Cli, project: Path) -> None:
     words = ["--cron", "0 3 * * *", "--timezone", "UTC", "-p", "prod", "-t", "x", "--param", "region=west"]
     assert cli("deploy", "-n", "nightly", *words, "--job-variable", "working_dir=other").code == 0

@@ -172,6 +172,7 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "deployment run": None,
     "deployment versions": None,
     "dev": None,
+    "diff": None,
     "flow serve": None,
     "flow-run cancel": None,
     "flow-run execute": None,

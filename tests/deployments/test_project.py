@@ -73,6 +73,40 @@ def test_a_whole_file(file: Path) -> None:
     assert reports.work_pool.name == "small"
 
 
+def test_an_environment_may_name_its_deployments_and_be_protected(file: Path) -> None:
+    text = WHOLE.replace(
+        "  prod:\n", "  prod:\n    protected: true\n    name_suffix: -prod\n    '+tags': [etl, prod]\n"
+    )
+    file.write_text(text)
+    project = load_project(file, "prod")
+    assert [entry.name for entry in project.deployments] == ["orders-prod", "reports-prod"]
+    assert project.deployments[0].tags == ["etl", "prod"], "appended once"
+    assert (project.environment, project.is_protected) == ("prod", True)
+    dev = load_project(file, None, usual_environment="dev")
+    assert (dev.environment, dev.is_protected, dev.deployments[0].name) == ("dev", False, "orders")
+    assert load_project(file).environment is None
+    file.write_text("deployments: []")
+    assert load_project(file, usual_environment="dev").environment is None, "there are none to choose from"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("protected: maybe", "true or false"),
+        ("name_suffix: 3", "is a text"),
+        ("", ""),
+        ("[a]", "keys and values"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(file: Path, said: str, reason: str) -> None:
+    file.write_text(f"environments:\n  prod:\n    {said}\ndeployments: []\n")
+    if not reason:
+        assert load_project(file, "prod").environment == "prod", "an empty one is one"
+        return
+    with pytest.raises(ProjectError, match=reason):
+        load_project(file, "prod")
+
+
 def test_steps_are_inherited_unless_named(file: Path) -> None:
     project = load_project(file)
     orders, reports = project.deployments

@@ -90,6 +90,11 @@ CATALOGUE: tuple[Command | Noun, ...] = (
     Command(
         "deploy", "headrace.cli.deploy:deploy", "Deploy flows: of headrace.yaml, or one by its entrypoint."
     ),
+    Command(
+        "diff",
+        "headrace.cli.diff:diff",
+        "Show what deploying headrace.yaml would change; nothing is changed.",
+    ),
     _noun(
         "flow-run flow-runs",
         "flow_runs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,22 +13,21 @@ from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Output
 from headrace.cli.output import say
 from headrace.cli.parameters import read_parameters
-from headrace.cli.prompts import can_ask, choose
-from headrace.cli.scripts import load_flow
-from headrace.client import get_client
-from headrace.deployments.deploying import Failed, Plan, deploy_entries, select
-from headrace.deployments.project import (
-    DeploymentEntry,
-    Project,
-    ProjectError,
-    find_project,
-    load_project,
-    long_form,
-    merge,
+from headrace.cli.projects import (
+    Environment,
+    Names,
+    ProjectFile,
+    YesTo,
+    agree,
+    carry_out,
+    read_project,
+    with_options,
 )
-from headrace.settings import get_current_settings
+from headrace.cli.prompts import can_ask, choose
+from headrace.deployments.deploying import Failed, select
+from headrace.deployments.project import DeploymentEntry, Project, ProjectError, find_project
 
-__all__ = ["deploy", "with_options"]
+__all__ = ["deploy"]
 
 Repeated = tuple[str, ...]
 
@@ -40,18 +38,11 @@ async def deploy(
     ] = None,
     /,
     *,
-    name: Annotated[
-        Repeated,
-        Parameter(name=["--name", "-n"], help="Which: a name, flow/name, with * for any text. Repeatable."),
-    ] = (),
+    name: Names = (),
     all_: Annotated[bool, Parameter(name="--all", help="Every deployment of the file.")] = False,
-    file: Annotated[
-        Path | None, Parameter(name=["--file", "--prefect-file"], help="The file, instead of headrace.yaml.")
-    ] = None,
-    env: Annotated[
-        str | None,
-        Parameter(name="--env", help="One of the file's environments, merged over each deployment."),
-    ] = None,
+    file: ProjectFile = None,
+    env: Environment = None,
+    yes_to: YesTo = None,
     dry_run: Annotated[bool, Parameter(help="Show what would change, change nothing, run no step.")] = False,
     description: Annotated[str | None, Parameter(help="Shown beside the deployment.")] = None,
     version: Annotated[str | None, Parameter(help="Version of the code, as free text.")] = None,
@@ -107,21 +98,14 @@ async def deploy(
     options = {key: value for key, value in said.items() if value is not None}
     path = file or find_project(Path.cwd())
     try:
-        project = Project() if path is None else load_project(path, env, os.environ)
+        project = Project() if path is None else read_project(path, env)
         entries, missed = _chosen(project, entrypoint, name, all_, path)
         entries = with_options(entries, options)
     except ProjectError as error:
         raise CliError(str(error), code=ExitCode.USAGE) from None
-    plan = Plan(
-        project=project,
-        folder=(path or Path.cwd() / "x").resolve().parent,
-        variables=os.environ,
-        load=load_flow,
-        is_dry=dry_run,
-        report=say,
-    )
-    async with get_client() as client:
-        done = await deploy_entries(client, entries, plan)
+    if not dry_run:
+        agree(project, yes_to)
+    done = await carry_out(project, path, entries, dry_run=dry_run)
     if len(entries) == 1 and isinstance(done[0], Failed) and isinstance(done[0].error, CliError):
         raise done[0].error  # with all that there is to say of it, and its own exit code
     show(done, dry_run, output)
@@ -158,25 +142,6 @@ def _chosen(
             code=ExitCode.USAGE,
         )
     return [entries[choose("Which deployment?", known)]], []
-
-
-def with_options(entries: list[DeploymentEntry], options: dict[str, Any]) -> list[DeploymentEntry]:
-    """The options of the command line over what the file says."""
-    over = {key: value for key, value in options.items() if key != "entrypoint"}
-    pool = get_current_settings().default_work_pool_name
-    if over and len(entries) > 1:
-        say(f"Several deployments are meant: {', '.join(sorted(over))} of the command line are left out.")
-        over = {}
-    filled: list[DeploymentEntry] = []
-    for entry in entries:
-        one: dict[str, Any] = merge(long_form(entry.model_dump(exclude_unset=True)), over)
-        if pool and entry.work_pool.name is None:
-            one = {**one, "work_pool": merge({"name": pool}, one.get("work_pool") or {})}
-        try:
-            filled.append(DeploymentEntry.model_validate(one))
-        except ValueError as error:
-            raise ProjectError(f"{entry.name}: {error}") from None
-    return filled
 
 
 def _schedules(

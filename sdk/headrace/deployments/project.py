@@ -1,8 +1,8 @@
 """`headrace.yaml`: the deployments of a project.
 
 The file is read into models that know every key: an unknown one is an error that names the nearest, with the
-line it stands on. `environments` holds what differs from place to place; the one that is asked for is merged
-over every deployment.
+line it stands on. `environments` holds what differs from place to place: see
+`headrace.deployments.environments`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,24 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from headrace.core.errors import HeadraceException
 from headrace.deployments import templating as templates
+from headrace.deployments.environments import (
+    ProjectError,
+    in_environment,
+    is_protected,
+    long_form,
+    merge,
+)
 
 __all__ = [
     "FILE_NAMES",
@@ -29,6 +43,7 @@ __all__ = [
     "WorkPoolEntry",
     "find_project",
     "load_project",
+    "long_form",
     "merge",
 ]
 
@@ -37,10 +52,6 @@ FILE_NAMES: Final = ("headrace.yaml", "prefect.yaml")
 
 Steps = list[dict[str, Any]]
 M = TypeVar("M", bound=BaseModel)
-
-
-class ProjectError(ValueError, HeadraceException):
-    """The file is not there, is no YAML, or says something that has no meaning."""
 
 
 def _listed(value: object) -> object:
@@ -206,6 +217,23 @@ class Project(_Entry):
     definitions: Any = None
     environments: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
     deployments: list[DeploymentEntry] = Field(default_factory=list[DeploymentEntry])
+    _environment: str | None = PrivateAttr(None)
+    _is_protected: bool = PrivateAttr(False)
+
+    @property
+    def environment(self) -> str | None:
+        """The environment that it was read in."""
+        return self._environment
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether that environment is deployed only by who says that it is meant."""
+        return self._is_protected
+
+    def read_in(self, environment: str | None, *, is_protected: bool) -> Project:
+        """Note the environment that it was read in."""
+        self._environment, self._is_protected = environment, is_protected
+        return self
 
     @field_validator("build", "push", "pull", mode="before")
     @classmethod
@@ -215,30 +243,9 @@ class Project(_Entry):
     @field_validator("deployments", "environments", mode="before")
     @classmethod
     def _none_yet(cls, value: object, info: Any) -> object:
+        if isinstance(value, Mapping):
+            return {key: one or {} for key, one in cast("Mapping[str, Any]", value).items()}
         return value if value is not None else [] if info.field_name == "deployments" else {}
-
-
-def long_form(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A deployment with every shorthand written out.
-
-    Raises:
-        ValueError: it has `schedule` and `schedules`.
-    """
-    entry = dict(entry)
-    if "schedule" in entry:
-        if entry.get("schedules") is not None:
-            raise ValueError("schedule and schedules exclude each other: use schedules")
-        one = entry.pop("schedule")
-        entry["schedules"] = [] if one is None else [one]
-    for name, key in (("concurrency_limit", "limit"), ("work_pool", "name"), ("overlap", "mode")):
-        if isinstance(entry.get(name), int | str):
-            entry[name] = {key: entry[name]}
-    if isinstance(entry.get("overlap"), dict):
-        entry["overlap"]["mode"] = str(entry["overlap"].get("mode", "allow")).replace("-", "_")
-    for name in ("parameters", "work_pool"):
-        if entry.get(name, ...) is None:
-            del entry[name]
-    return entry
 
 
 def find_project(folder: Path) -> Path | None:
@@ -247,7 +254,10 @@ def find_project(folder: Path) -> Path | None:
 
 
 def load_project(
-    path: Path, environment: str | None = None, variables: Mapping[str, str] | None = None
+    path: Path,
+    environment: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    usual_environment: str | None = None,
 ) -> Project:
     """Read a project file.
 
@@ -255,6 +265,7 @@ def load_project(
         path: of the file.
         environment: one of its `environments`, merged over every deployment.
         variables: what `{{ $NAME }}` stands for, in all but the steps; None: it is left as it is.
+        usual_environment: taken if none is given and the file has any.
 
     Raises:
         ProjectError: every mistake in it, each with its line.
@@ -273,47 +284,21 @@ def load_project(
     if not isinstance(read, Mapping):
         raise ProjectError(f"{path} must hold keys and values, such as `deployments:`.")
     content = dict(cast("Mapping[str, Any]", read))
+    if environment is None and content.get("environments"):
+        environment = usual_environment
+    protected = False
     if environment is not None:
-        content = _in_environment(content, environment, path)
+        protected = is_protected(content, environment, path)
+        content = in_environment(content, environment, path)
     if variables is not None:
         content["deployments"] = [
             _with_variables(one, variables) for one in cast("list[Any]", content.get("deployments") or [])
         ]
     try:
-        return Project.model_validate(content)
+        project = Project.model_validate(content)
     except ValidationError as error:
         raise ProjectError("\n".join(_mistakes(error, path, tree))) from None
-
-
-def merge(base: Any, over: Any) -> Any:
-    """One value over another: mappings key by key, everything else whole; a key `+name` appends to a list."""
-    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
-        return over
-    merged = dict(cast("Mapping[str, Any]", base))
-    for key, value in cast("Mapping[str, Any]", over).items():
-        if key.startswith("+"):
-            there: object = merged.get(key[1:]) or []
-            if not isinstance(there, list) or not isinstance(value, list):
-                raise ProjectError(f"{key} appends to a list, and {key[1:]} or what it appends is none.")
-            merged[key[1:]] = [*cast("list[Any]", there), *cast("list[Any]", value)]
-        else:
-            merged[key] = merge(merged.get(key), value)
-    return merged
-
-
-def _in_environment(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    known = cast("dict[str, Any]", content.get("environments") or {})
-    if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]}?" if near else f" It has: {', '.join(known) or 'none'}."
-        raise ProjectError(f"{path} has no environment {name}.{hint}")
-    deployments = cast("list[Any]", content.get("deployments") or [])
-    try:
-        over = long_form(known[name] or {})
-        merged = [merge(long_form(one), over) for one in deployments]
-    except ValueError as error:
-        raise ProjectError(f"{path}: {error}") from None
-    return {**content, "deployments": merged}
+    return project.read_in(environment, is_protected=protected)
 
 
 def _with_variables(entry: Any, variables: Mapping[str, str]) -> Any:

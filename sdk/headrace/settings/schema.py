@@ -183,6 +183,11 @@ class Settings:
     default_work_pool_name: str | None = option(
         None, config.optional(config.text), "Work pool of a deployment that names none."
     )
+    deploy_environment: str | None = option(
+        None,
+        config.optional(config.text),
+        "Environment of headrace.yaml that is deployed when none is named, where the file has any.",
+    )
     default_docker_build_namespace: str | None = option(
         None,
         config.optional(config.text),

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.cli.deploy import with_options
 from headrace.cli.deployed import describe, reason
 from headrace.cli.failures import CliError, ExitCode, explain
-from headrace.cli.scripts import load_flow
+from headrace.cli.projects import agree, carry_out, read_project, with_options
 from headrace.client import get_client
 from headrace.core.errors import HeadraceException
-from headrace.deployments.deploying import Deployed, Failed, Plan, deploy_entries, select
-from headrace.deployments.project import DeploymentEntry, Project, find_project, load_project
+from headrace.deployments.deploying import Deployed, Failed, select
+from headrace.deployments.project import DeploymentEntry, Project, find_project
 
 if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
@@ -44,6 +42,7 @@ class Order:
         environment: of the project file; empty: none.
         names: which deployments; none: all.
         prune: delete what the sync has made and the file has no more.
+        yes_to: the protected environment that is meant; empty: none.
     """
 
     sync_id: str
@@ -51,6 +50,7 @@ class Order:
     environment: str = ""
     names: Sequence[str] = ()
     prune: bool = False
+    yes_to: str = ""
 
 
 @dataclass(slots=True)
@@ -89,27 +89,21 @@ async def _apply(order: Order) -> Outcome:
     path = find_project(folder)
     if path is None:
         raise CliError("There is no headrace.yaml in this folder of the repository.")
-    project = load_project(path, order.environment or None, os.environ)
+    project = read_project(path, order.environment or None)
+    agree(project, order.yes_to or None)
     entries, missed = project.deployments, list[str]()
     if order.names:
         entries, missed = select(entries, order.names)
     if not project.deployments:
         raise CliError(f"{path.name} has no deployments.")
-    plan = Plan(
-        project=project,
-        folder=folder,
-        variables=os.environ,
-        load=load_flow,
-        labels={LABEL: order.sync_id},
-        report=print,
-    )
-    async with get_client() as client:
-        done = await deploy_entries(client, with_options(list(entries), {}), plan)
-        outcome = Outcome(missed + [f"{one.name}: {reason(one)}" for one in done if isinstance(one, Failed)])
-        for one in done:
-            print("\n".join(describe(one)))
-            outcome.deployments.append(_document(one))
-        if not outcome.failures:
+    wanted = with_options(list(entries), {})
+    done = await carry_out(project, path, wanted, labels={LABEL: order.sync_id}, report=print)
+    outcome = Outcome(missed + [f"{one.name}: {reason(one)}" for one in done if isinstance(one, Failed)])
+    for one in done:
+        print("\n".join(describe(one)))
+        outcome.deployments.append(_document(one))
+    if not outcome.failures:
+        async with get_client() as client:
             gone = await _no_longer_there(client, order.sync_id, project, entries, done)
             outcome.deployments += [await _let_go(client, one, order.prune) for one in gone]
     return outcome

@@ -42,6 +42,7 @@ class ApplyOptions:
         names: which deployments; none: all.
         prune: delete what the sync has made and the file has no more.
         timeout_seconds: how long one may take, its build steps included.
+        yes_to: the protected environment that is meant; empty: none.
     """
 
     credentials: Mapping[str, str] | None = None
@@ -49,10 +50,11 @@ class ApplyOptions:
     names: tuple[str, ...] = ()
     prune: bool = False
     timeout_seconds: float = 3600.0
+    yes_to: str = ""
 
     def way(self) -> list[Any]:
         """That which decides what an applied commit comes to."""
-        return [self.include_submodules, list(self.names), self.prune]
+        return [self.include_submodules, list(self.names), self.prune, self.yes_to]
 
 
 class Applier:
@@ -131,7 +133,9 @@ class Applier:
         outcome_path = self._folder / "outcome.json"
         outcome_path.unlink(missing_ok=True)
         target, options = self._target, self._options
-        order = Order(target.id, str(outcome_path), target.environment, options.names, options.prune)
+        order = Order(
+            target.id, str(outcome_path), target.environment, options.names, options.prune, options.yes_to
+        )
         process = await asyncio.create_subprocess_exec(
             # -P: a file of the project must not stand in for a module of ours.
             *(sys.executable, "-P", "-m", "headrace_workers.git_sync.apply", json.dumps(asdict(order))),

@@ -17,6 +17,7 @@ from cyclopts.validators import Number
 
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Output, Quiet
+from headrace.cli.projects import Environment, YesTo
 
 if TYPE_CHECKING:
     from headrace.settings import Settings
@@ -40,7 +41,8 @@ def start(
     directory: Annotated[
         str, Parameter(help="Folder of headrace.yaml in the repository; else its top.")
     ] = "",
-    env: Annotated[str, Parameter(help="One of the file's environments, merged over each deployment.")] = "",
+    env: Environment = None,
+    yes_to: YesTo = None,
     name: Annotated[
         tuple[str, ...],
         Parameter(
@@ -108,8 +110,8 @@ def start(
     settings = get_current_settings()
     writer = LineWriter()
     program = _Program(
-        Target(address, branch, directory.strip("/"), env),
-        ApplyOptions(credentials, include_submodules, name, prune, timeout_seconds),
+        Target(address, branch, directory.strip("/"), env or ""),
+        ApplyOptions(credentials, include_submodules, name, prune, timeout_seconds, yes_to or ""),
         SyncOptions(poll_seconds),
         (host, port) if listens else None,
         secret,
@@ -164,7 +166,7 @@ class _Program:
         from headrace_workers.service import child_environment
 
         # What was applied elsewhere, or otherwise, is not applied here.
-        way = json.dumps([settings.api_url, *self.apply_options.way()])
+        way = json.dumps([settings.api_url, settings.deploy_environment, *self.apply_options.way()])
         store = StateStore(settings.home, self.target, way)
         with store.held():
             applier = Applier(
