@@ -97,6 +97,30 @@ def test_a_preview_of_what_exists(run: Run, deployment: str) -> None:
     assert fires[0]["local_time"] == "Thu 2026-01-01 09:00:00 JST"
 
 
+def test_an_instant_is_skipped(run: Run, cli: Cli, deployment: str) -> None:
+    run("create", deployment, "--cron", "0 9 * * *", "--timezone", "Asia/Tokyo", "--slug", "nine")
+    name = f"{deployment}/nine"
+    first, second = json.loads(run("preview", name, "-n", "2", "-o", "json").out)
+    wall = second["local_time"][4:20].replace(" ", "T")  # in the schedule's own zone
+    assert "No run is made for" in run("skip", name, wall).err
+    found = json.loads(run("skip", name, first["fire_time"], "-o", "json").out)
+    assert len(found["skipped_times"]) == 2
+    fires = json.loads(run("preview", name, "-n", "3", "-o", "json").out)
+    assert [fire["skipped"] for fire in fires] == [True, True, False]
+    listed = json.loads(run("upcoming", "-d", deployment, "-n", "3", "-o", "json").out)
+    assert [(fire["run_id"], fire["skipped"]) for fire in listed] == [
+        (fire["run_id"], fire["skipped"]) for fire in fires
+    ]
+    assert run("upcoming", "-d", deployment, "-n", "3").out.count("skipped") == 2
+    inspected = run("inspect", name)
+    assert "Skipped" in inspected.out and second["local_time"] in inspected.out
+    assert len(json.loads(run("inspect", name, "-o", "json").out)["next_fires"]) == 5
+    assert "is not skipped" in run("unskip", name, wall, first["fire_time"]).err
+    assert "skipped" not in run("preview", name).out
+    refused = cli("schedule", "skip", name, "2030-01-01T09:30")
+    assert refused.code != 0 and "is none of the instants of the schedule" in refused.err
+
+
 def test_the_next_runs_of_all_schedules(run: Run, server: ServerProcess, deployment: str) -> None:
     anchor = ("--anchor-date", "2026-01-01T00:00")
     run("create", deployment, "--interval", "PT2H", *anchor, "--slug", "even")
@@ -140,6 +164,7 @@ def test_a_preview_needs_no_server(cli: Cli) -> None:
         ("preview --cron @daily --after tomorrow", "'tomorrow' is not a time for --after."),
         ("create etl/x --cron @daily --overlap sometimes", "none of allow, skip"),
         ("create etl/x --cron @daily --catch-up all(0)", "between 1 and 1000"),
+        ("skip x tomorrow", "'tomorrow' is not a time for TIME."),
         ("backfill x --from never --to 2026-01-01", "'never' is not a time for --from."),
     ],
 )

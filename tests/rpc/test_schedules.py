@@ -119,6 +119,27 @@ async def test_a_preview_of_what_is_only_thought_of(client: Client) -> None:
     assert len((await client.schedules.PreviewSchedule(request)).fire_times) == 1
 
 
+async def test_an_instant_is_skipped_and_shown_so(client: Client, deployment: DeploymentRow) -> None:
+    made, calls = await create(client, cron("0 9 * * *", deployment_id=deployment.id)), client.schedules
+    fires = (await calls.PreviewSchedule(pb.PreviewScheduleRequest(schedule_id=made.id, count=3))).fires
+    assert len({fire.run_id for fire in fires}) == 3 and not any(fire.skipped for fire in fires)
+    second = fires[1].fire_time
+    asked = pb.SkipFireRequest(schedule_id=made.id, fire_time=second)
+    for _ in range(2):
+        assert list((await calls.SkipFire(asked)).schedule.skipped_times) == [second]
+    seen = (await calls.PreviewSchedule(pb.PreviewScheduleRequest(schedule_id=made.id, count=3))).fires
+    assert [fire.skipped for fire in seen] == [False, True, False]
+    assert [fire.run_id for fire in seen] == [fire.run_id for fire in fires]
+    undone = await calls.UnskipFire(pb.UnskipFireRequest(schedule_id=made.id, fire_time=second))
+    assert not undone.schedule.skipped_times
+    asked.fire_time.seconds += 1
+    assert await refused(calls.SkipFire(asked)) == ("INVALID_ARGUMENT", ["fire_time"])
+    asked.ClearField("fire_time")
+    assert await refused(calls.SkipFire(asked)) == ("INVALID_ARGUMENT", ["fire_time"])
+    thought = pb.PreviewScheduleRequest(definition=cron("0 9 * * *"), count=1)
+    assert (await calls.PreviewSchedule(thought)).fires[0].run_id == ""
+
+
 async def test_mistakes_name_their_field(client: Client, deployment: DeploymentRow) -> None:
     calls = client.schedules
 

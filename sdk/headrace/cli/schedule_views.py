@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 from cyclopts import Parameter
 
 from headrace.cli import text
+from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode, nearest
+from headrace.cli.output import emit_json, say
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import is_id
 from headrace.v1.schedule_pb2 import CatchUpMode, OverlapMode
 
 if TYPE_CHECKING:
+    from headrace.cli.options import Format
     from headrace.client.api import HeadraceClient
     from headrace.v1.schedule_pb2 import Schedule
+    from headrace.v1.schedule_service_pb2 import ScheduleFire
 
 __all__ = [
     "ScheduleArgument",
@@ -27,6 +31,9 @@ __all__ = [
     "label",
     "next_fire",
     "row",
+    "tell",
+    "typed_time",
+    "waits",
     "with_names",
     "zone_of",
 ]
@@ -89,7 +96,33 @@ async def with_names(
         yield thing
 
 
+def typed_time(typed: str | None, name: str) -> datetime | None:
+    """What was typed as a time, None for nothing.
+
+    Raises:
+        CliError: it is none; the message has `name`, that of the option or argument.
+    """
+    if typed is None:
+        return None
+    try:
+        return datetime.fromisoformat(typed.strip())
+    except ValueError:
+        raise CliError(
+            f"'{typed}' is not a time for {name}.",
+            "Give one such as 2026-11-20T08:00.",
+            code=ExitCode.USAGE,
+        ) from None
+
+
 # How schedules are shown
+
+
+def tell(schedule: Schedule, said: str, output: Format) -> None:
+    """What was done to the schedule: in words, or the schedule as it is now."""
+    if output == "table":
+        say(said)
+    else:
+        emit_json(to_json(schedule), indent=2 if output == "json" else None)
 
 
 def label(schedule: Schedule) -> str:
@@ -131,6 +164,11 @@ def row(schedule: Schedule, names: dict[str, str], now: datetime) -> Sequence[st
     last = text.age(schedule.last_fire_time, now) if schedule.HasField("last_fire_time") else "-"
     name = text.clean(names[schedule.deployment_id])
     return (schedule.id, name, text.clean(schedule.slug), what(schedule), zone_of(schedule), upcoming, last)
+
+
+def waits(fire: ScheduleFire, now: datetime) -> str:
+    """How long it is until a fire, unless it is skipped."""
+    return "skipped" if fire.skipped else ahead(fire.fire_time.ToDatetime(UTC), now)
 
 
 def ahead(fire: datetime, now: datetime) -> str:
@@ -178,5 +216,6 @@ def details(schedule: Schedule, fires: Sequence[datetime]) -> Sequence[tuple[str
             text.local_time(schedule.last_fire_time) if schedule.HasField("last_fire_time") else "",
         ),
         ("Next fires", "\n".join(in_zone(fire, zone) for fire in fires)),
+        ("Skipped", "\n".join(in_zone(at.ToDatetime(UTC), zone) for at in schedule.skipped_times)),
     ]
     return [(label, value) for label, value in pairs if value]

@@ -18,25 +18,28 @@ from headrace.cli.output import Listing, emit_document, emit_json, emit_list, fi
 from headrace.cli.parameters import read_parameters
 from headrace.cli.schedule_views import (
     ScheduleArgument,
-    ahead,
     details,
     find_schedule,
     in_zone,
     label,
     next_fire,
     row,
+    tell,
+    typed_time,
+    waits,
     with_names,
     zone_of,
 )
+from headrace.cli.skipping import skip, unskip
 from headrace.cli.upcoming import upcoming
 from headrace.client import get_client
 from headrace.core.schedules import ScheduleInvalid
 from headrace.schedules import Cron, Interval, RRule
 
 if TYPE_CHECKING:
-    from headrace.cli.options import Format
     from headrace.schedules import Schedule as Declared
     from headrace.v1.schedule_pb2 import Schedule
+    from headrace.v1.schedule_service_pb2 import ScheduleFire
 
 __all__ = [
     "backfill",
@@ -47,7 +50,9 @@ __all__ = [
     "pause",
     "preview",
     "resume",
+    "skip",
     "trigger",
+    "unskip",
     "upcoming",
 ]
 
@@ -109,7 +114,10 @@ async def inspect(schedule: ScheduleArgument, /, *, output: Output = "table") ->
     """Show everything about one schedule, and its next fires."""
     async with get_client() as client:
         found = await find_schedule(client, schedule)
-        fires = [] if found.paused or found.disabled_reason else await client.preview_schedule(found.id, 5)
+        is_idle = found.paused or bool(found.disabled_reason)
+        count = 0 if is_idle else 5 + len(found.skipped_times)
+        seen = await client.preview_fires(found.id, count) if count else []
+        fires = [fire.fire_time.ToDatetime(UTC) for fire in seen if not fire.skipped][:5]
     document = to_json(found) | {"next_fires": [fire.isoformat() for fire in fires]}
     emit_document(document, lambda: details(found, fires), output)
 
@@ -168,8 +176,8 @@ async def create(
         slug=slug,
         active=not paused,
         parameters=read_parameters(param, params),
-        start=_time(start, "--start"),
-        end=_time(end, "--end"),
+        start=typed_time(start, "--start"),
+        end=typed_time(end, "--end"),
         jitter=jitter,
         catch_up=catch_up,
         overlap=overlap,
@@ -178,7 +186,7 @@ async def create(
         message = declared.to_message()
         message.deployment_id = (await client.get_deployment(deployment)).id
         made = await client.create_schedule(message)
-    _tell(made, f"Schedule {label(made)} fires next {next_fire(made)}.", output)
+    tell(made, f"Schedule {label(made)} fires next {next_fire(made)}.", output)
 
 
 async def pause(schedules: _ScheduleArguments, /, *, output: Output = "table") -> None:
@@ -186,7 +194,7 @@ async def pause(schedules: _ScheduleArguments, /, *, output: Output = "table") -
     async with get_client() as client:
         for word in schedules:
             found = await client.pause_schedule((await find_schedule(client, word)).id)
-            _tell(found, f"Schedule {label(found)} is paused.", output)
+            tell(found, f"Schedule {label(found)} is paused.", output)
 
 
 async def resume(schedules: _ScheduleArguments, /, *, output: Output = "table") -> None:
@@ -194,7 +202,7 @@ async def resume(schedules: _ScheduleArguments, /, *, output: Output = "table") 
     async with get_client() as client:
         for word in schedules:
             found = await client.resume_schedule((await find_schedule(client, word)).id)
-            _tell(found, f"Schedule {label(found)} fires next {next_fire(found)}.", output)
+            tell(found, f"Schedule {label(found)} fires next {next_fire(found)}.", output)
 
 
 async def delete(schedules: _ScheduleArguments, /, *, yes: Yes = False, output: Output = "table") -> None:
@@ -234,24 +242,43 @@ async def preview(
     output: Output = "table",
 ) -> None:
     """Show when a schedule fires: one that exists, or one that is only thought of."""
-    start = _aware(_time(after, "--after"))
+    start = _aware(typed_time(after, "--after"))
     if schedule is not None:
         async with get_client() as client:
             found = await find_schedule(client, schedule)
-            fires = await client.preview_schedule(found.id, count, start=start)
+            fires = await client.preview_fires(found.id, count, start=start)
         zone = zone_of(found)
     else:
         declared = _declared(cron, interval, rrule, anchor_date, day_or=not day_and, timezone=timezone)
-        fires, zone = declared.next(count, after=_just_before(start)), timezone or "UTC"
+        fires = [_thought_of(fire) for fire in declared.next(count, after=_just_before(start))]
+        zone = timezone or "UTC"
     now = datetime.now(UTC)
-    listing: Listing[datetime] = Listing(
+    listing: Listing[ScheduleFire] = Listing(
         headers=("UTC", zone.upper(), "IN"),
-        row=lambda fire: (f"{fire:%Y-%m-%d %H:%M:%S}", in_zone(fire, zone), ahead(fire, now)),
-        key=lambda fire: fire.isoformat(),
-        json=lambda fire: {"fire_time": fire.isoformat(), "local_time": in_zone(fire, zone)},
+        row=lambda fire: (
+            f"{fire.fire_time.ToDatetime():%Y-%m-%d %H:%M:%S}",
+            in_zone(fire.fire_time.ToDatetime(UTC), zone),
+            waits(fire, now),
+        ),
+        key=lambda fire: fire.fire_time.ToJsonString(),
+        json=lambda fire: _fire_json(fire, zone),
         none="It does not fire any more.",
     )
     await emit_list(iterate(fires), listing, output)
+
+
+def _thought_of(fire: datetime) -> ScheduleFire:
+    from headrace.v1.schedule_service_pb2 import ScheduleFire
+
+    said = ScheduleFire()
+    said.fire_time.FromDatetime(fire)
+    return said
+
+
+def _fire_json(fire: ScheduleFire, zone: str) -> dict[str, Any]:
+    at = fire.fire_time.ToDatetime(UTC)
+    said: dict[str, Any] = {"fire_time": at.isoformat(), "local_time": in_zone(at, zone)}
+    return said | {"run_id": fire.run_id, "skipped": fire.skipped} if fire.run_id else said
 
 
 async def trigger(schedule: ScheduleArgument, /, *, output: Output = "table", quiet: Quiet = False) -> None:
@@ -292,22 +319,9 @@ def _declared(
             return Cron(cron, day_or=day_or, **more)
         if rrule is not None:
             return RRule(rrule, **more)
-        return Interval(interval or "", anchor_date=_time(anchor, "--anchor-date"), **more)
+        return Interval(interval or "", anchor_date=typed_time(anchor, "--anchor-date"), **more)
     except ScheduleInvalid as error:
         raise CliError(f"{error}.", code=ExitCode.USAGE) from None
-
-
-def _time(typed: str | None, option: str) -> datetime | None:
-    if typed is None:
-        return None
-    try:
-        return datetime.fromisoformat(typed.strip())
-    except ValueError:
-        raise CliError(
-            f"'{typed}' is not a time for {option}.",
-            "Give one such as 2026-11-20T08:00.",
-            code=ExitCode.USAGE,
-        ) from None
 
 
 def _aware(time: datetime | None) -> datetime | None:
@@ -317,10 +331,3 @@ def _aware(time: datetime | None) -> datetime | None:
 def _just_before(instant: datetime | None) -> datetime:
     """So that a fire at the instant itself is seen."""
     return (instant or datetime.now(UTC)) - timedelta(microseconds=1)
-
-
-def _tell(schedule: Schedule, said: str, output: Format) -> None:
-    if output == "table":
-        say(said)
-    else:
-        emit_json(to_json(schedule), indent=2 if output == "json" else None)

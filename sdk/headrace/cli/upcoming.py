@@ -13,12 +13,15 @@ from cyclopts.validators import Number
 from headrace.cli import text
 from headrace.cli.options import Output, Quiet
 from headrace.cli.output import Listing, emit_list, iterate
-from headrace.cli.schedule_views import ahead, in_zone, label, zone_of
+from headrace.cli.schedule_views import in_zone, label, waits, zone_of
 from headrace.client import get_client
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from headrace.client.api import HeadraceClient
     from headrace.v1.schedule_pb2 import Schedule
+    from headrace.v1.schedule_service_pb2 import ScheduleFire
 
 __all__ = ["upcoming"]
 
@@ -27,11 +30,16 @@ _MOST: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Fire:
-    """One run that a schedule will make."""
+    """One run that a schedule will make, or would, were it not skipped."""
 
-    at: datetime
+    fire: ScheduleFire
     deployment: str
     schedule: Schedule
+
+    @property
+    def at(self) -> datetime:
+        """When."""
+        return self.fire.fire_time.ToDatetime(UTC)
 
 
 async def upcoming(
@@ -48,7 +56,7 @@ async def upcoming(
 ) -> None:
     """List the next runs of all schedules, soonest first.
 
-    They are computed, and made when they are due. What is paused makes none.
+    They are computed, and made when they are due; the ids of the runs are known. What is paused makes none.
     """
     async with get_client() as client:
         ids = [(await client.get_deployment(word)).id for word in deployment]
@@ -58,7 +66,7 @@ async def upcoming(
         headers=("TIME", "IN", "DEPLOYMENT", "SCHEDULE"),
         row=lambda fire: (
             in_zone(fire.at, zone_of(fire.schedule)),
-            ahead(fire.at, now),
+            waits(fire.fire, now),
             text.clean(fire.deployment),
             label(fire.schedule),
         ),
@@ -77,7 +85,7 @@ async def _next_fires(client: HeadraceClient, deployment_ids: Sequence[str], lim
         async for schedule in client.iter_schedules(deployment_ids, active_only=True)
         if schedule.HasField("next_fire_time")
     ]
-    active.sort(key=lambda schedule: schedule.next_fire_time.ToMicroseconds())
+    active.sort(key=lambda schedule: _first(schedule).ToMicroseconds())
     names: dict[str, str] = {}
     fires: list[_Fire] = []
     asked = 0
@@ -91,17 +99,24 @@ async def _next_fires(client: HeadraceClient, deployment_ids: Sequence[str], lim
         if not name:
             continue
         asked += 1
-        start = schedule.next_fire_time.ToDatetime(UTC)
-        times = await client.preview_schedule(schedule.id, limit, start=start)
-        fires += [_Fire(at, name, schedule) for at in times]
+        found = await client.preview_fires(schedule.id, limit, start=_first(schedule).ToDatetime(UTC))
+        fires += [_Fire(fire, name, schedule) for fire in found]
     fires.sort(key=lambda fire: (fire.at, fire.deployment, fire.schedule.id))
     return fires[:limit]
+
+
+def _first(schedule: Schedule) -> Timestamp:
+    """Its next fire, or one before that which is skipped."""
+    times = (schedule.next_fire_time, *schedule.skipped_times[:1])
+    return min(times, key=lambda time: time.ToMicroseconds())
 
 
 def _json(fire: _Fire) -> dict[str, Any]:
     return {
         "fire_time": fire.at.isoformat(),
         "local_time": in_zone(fire.at, zone_of(fire.schedule)),
+        "run_id": fire.fire.run_id,
+        "skipped": fire.fire.skipped,
         "deployment": fire.deployment,
         "schedule_id": fire.schedule.id,
         "slug": fire.schedule.slug,

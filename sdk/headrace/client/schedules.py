@@ -110,7 +110,7 @@ class ScheduleCalls(ServiceCalls):
         until: datetime | None = None,
         timeout: float | None = None,
     ) -> list[datetime]:
-        """The next fires of a schedule.
+        """The next fires of a schedule, those that are skipped too: see `preview_fires`.
 
         Args:
             schedule: the id of one that exists, or one that is only thought of.
@@ -122,6 +122,27 @@ class ScheduleCalls(ServiceCalls):
         Returns:
             Aware datetimes in UTC.
         """
+        fires = await self.preview_fires(schedule, count, start=start, until=until, timeout=timeout)
+        return [fire.fire_time.ToDatetime(UTC) for fire in fires]
+
+    async def preview_fires(
+        self,
+        schedule: Schedule | str,
+        count: int = 10,
+        *,
+        start: datetime | None = None,
+        until: datetime | None = None,
+        timeout: float | None = None,
+    ) -> list[schedules.ScheduleFire]:
+        """The next fires of a schedule, each with the id of its run, to be or not, and whether it is skipped.
+
+        Args:
+            schedule: the id of one that exists, or one that is only thought of; that has no runs.
+            count: how many, at most 1000.
+            start: from this instant on, itself included; None: from now on.
+            until: only before this instant.
+            timeout: seconds for this call.
+        """
         request = schedules.PreviewScheduleRequest(count=count)
         if isinstance(schedule, str):
             request.schedule_id = schedule
@@ -132,8 +153,50 @@ class ScheduleCalls(ServiceCalls):
         if until is not None:
             request.until.FromDatetime(until)
         answer = schedules.PreviewScheduleResponse.FromString
-        found = await self._call("ScheduleService/PreviewSchedule", request, answer, timeout)
-        return [fire.ToDatetime(UTC) for fire in found.fire_times]
+        return list((await self._call("ScheduleService/PreviewSchedule", request, answer, timeout)).fires)
+
+    async def skip_fire(
+        self, schedule_id: str, fire_time: datetime, *, timeout: float | None = None
+    ) -> Schedule:
+        """Have no run made for one instant to come. Skipping it again changes nothing.
+
+        A run that was made a moment before the instant goes, unless somebody has begun with it.
+
+        Args:
+            schedule_id: of the schedule.
+            fire_time: an instant at which it fires, aware.
+            timeout: seconds for this call.
+
+        Returns:
+            The schedule; `skipped_times` has all that are skipped.
+
+        Raises:
+            ObjectNotFound: there is no such schedule.
+            FieldsInvalid: it does not fire then, the instant is past, or a hundred are skipped already.
+            PreconditionFailed: the run of the instant has begun.
+        """
+        request = schedules.SkipFireRequest(schedule_id=schedule_id)
+        request.fire_time.FromDatetime(fire_time)
+        answer = schedules.SkipFireResponse.FromString
+        return (await self._call("ScheduleService/SkipFire", request, answer, timeout)).schedule
+
+    async def unskip_fire(
+        self, schedule_id: str, fire_time: datetime, *, timeout: float | None = None
+    ) -> Schedule:
+        """Have a run made for an instant after all, if it is still to come; one that is not skipped stays so.
+
+        Args:
+            schedule_id: of the schedule.
+            fire_time: the instant, aware.
+            timeout: seconds for this call.
+
+        Raises:
+            ObjectNotFound: there is no such schedule.
+        """
+        request = schedules.UnskipFireRequest(schedule_id=schedule_id)
+        request.fire_time.FromDatetime(fire_time)
+        answer = schedules.UnskipFireResponse.FromString
+        return (await self._call("ScheduleService/UnskipFire", request, answer, timeout)).schedule
 
     async def trigger_schedule(
         self, schedule_id: str, *, request_id: str = "", timeout: float | None = None

@@ -3,10 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -117,6 +119,7 @@ class Schedule(_message.Message):
     MISSED_FIRES_FIELD_NUMBER: _builtins.int
     SKIPPED_FIRES_FIELD_NUMBER: _builtins.int
     LAST_SKIP_REASON_FIELD_NUMBER: _builtins.int
+    SKIPPED_TIMES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, chosen by the server. Kept over redeployments with the same slug, or the same definition."""
     deployment_id: _builtins.str
@@ -136,7 +139,7 @@ class Schedule(_message.Message):
     missed_fires: _builtins.int
     """Fires that no run was made for, because nobody was there at their time; counted to 1000 each time."""
     skipped_fires: _builtins.int
-    """Fires that no run was made for, because of `overlap` or `max_scheduled_runs`."""
+    """Fires that no run was made for, because of `overlap` or `max_scheduled_runs`, or as somebody said so."""
     last_skip_reason: _builtins.str
     """Of the last one, with the run that was in the way."""
     @_builtins.property
@@ -171,6 +174,10 @@ class Schedule(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def skipped_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """Instants to come that no run will be made for, because somebody said so (`SkipFire`); earliest first."""
+
     def __init__(
         self,
         *,
@@ -199,10 +206,11 @@ class Schedule(_message.Message):
         missed_fires: _builtins.int = ...,
         skipped_fires: _builtins.int = ...,
         last_skip_reason: _builtins.str = ...,
+        skipped_times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "create_time", b"create_time", "cron", b"cron", "end", b"end", "interval", b"interval", "jitter", b"jitter", "last_fire_time", b"last_fire_time", "next_fire_time", b"next_fire_time", "overlap", b"overlap", "rrule", b"rrule", "start", b"start", "timing", b"timing", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "create_time", b"create_time", "created_by", b"created_by", "cron", b"cron", "deployment_id", b"deployment_id", "disabled_reason", b"disabled_reason", "end", b"end", "etag", b"etag", "id", b"id", "interval", b"interval", "jitter", b"jitter", "last_fire_time", b"last_fire_time", "last_skip_reason", b"last_skip_reason", "max_scheduled_runs", b"max_scheduled_runs", "missed_fires", b"missed_fires", "next_fire_time", b"next_fire_time", "overlap", b"overlap", "parameters", b"parameters", "paused", b"paused", "replaces", b"replaces", "rrule", b"rrule", "skipped_fires", b"skipped_fires", "slug", b"slug", "start", b"start", "timing", b"timing", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "create_time", b"create_time", "created_by", b"created_by", "cron", b"cron", "deployment_id", b"deployment_id", "disabled_reason", b"disabled_reason", "end", b"end", "etag", b"etag", "id", b"id", "interval", b"interval", "jitter", b"jitter", "last_fire_time", b"last_fire_time", "last_skip_reason", b"last_skip_reason", "max_scheduled_runs", b"max_scheduled_runs", "missed_fires", b"missed_fires", "next_fire_time", b"next_fire_time", "overlap", b"overlap", "parameters", b"parameters", "paused", b"paused", "replaces", b"replaces", "rrule", b"rrule", "skipped_fires", b"skipped_fires", "skipped_times", b"skipped_times", "slug", b"slug", "start", b"start", "timing", b"timing", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_timing: _TypeAlias = _typing.Literal["cron", "interval", "rrule"]  # noqa: Y015
     _WhichOneofArgType_timing: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015

@@ -75,6 +75,16 @@ class ScheduleServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_schedule__service__pb2.PreviewScheduleRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_schedule__service__pb2.PreviewScheduleResponse.FromString,
                 _registered_method=True)
+        self.SkipFire = channel.unary_unary(
+                '/headrace.v1.ScheduleService/SkipFire',
+                request_serializer=headrace_dot_v1_dot_schedule__service__pb2.SkipFireRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_schedule__service__pb2.SkipFireResponse.FromString,
+                _registered_method=True)
+        self.UnskipFire = channel.unary_unary(
+                '/headrace.v1.ScheduleService/UnskipFire',
+                request_serializer=headrace_dot_v1_dot_schedule__service__pb2.UnskipFireRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_schedule__service__pb2.UnskipFireResponse.FromString,
+                _registered_method=True)
         self.TriggerSchedule = channel.unary_unary(
                 '/headrace.v1.ScheduleService/TriggerSchedule',
                 request_serializer=headrace_dot_v1_dot_schedule__service__pb2.TriggerScheduleRequest.SerializeToString,
@@ -140,6 +150,20 @@ class ScheduleServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SkipFire(self, request, context):
+        """No run is made for one instant to come; one that was made a moment before it and has not begun goes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnskipFire(self, request, context):
+        """A run is made for an instant after all, if that is still to come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TriggerSchedule(self, request, context):
         """Makes one run now, with the schedule's parameters.
         """
@@ -197,6 +221,16 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
                     servicer.PreviewSchedule,
                     request_deserializer=headrace_dot_v1_dot_schedule__service__pb2.PreviewScheduleRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_schedule__service__pb2.PreviewScheduleResponse.SerializeToString,
+            ),
+            'SkipFire': grpc.unary_unary_rpc_method_handler(
+                    servicer.SkipFire,
+                    request_deserializer=headrace_dot_v1_dot_schedule__service__pb2.SkipFireRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_schedule__service__pb2.SkipFireResponse.SerializeToString,
+            ),
+            'UnskipFire': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnskipFire,
+                    request_deserializer=headrace_dot_v1_dot_schedule__service__pb2.UnskipFireRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_schedule__service__pb2.UnskipFireResponse.SerializeToString,
             ),
             'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
                     servicer.TriggerSchedule,
@@ -426,6 +460,60 @@ class ScheduleService(object):
             '/headrace.v1.ScheduleService/PreviewSchedule',
             headrace_dot_v1_dot_schedule__service__pb2.PreviewScheduleRequest.SerializeToString,
             headrace_dot_v1_dot_schedule__service__pb2.PreviewScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SkipFire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ScheduleService/SkipFire',
+            headrace_dot_v1_dot_schedule__service__pb2.SkipFireRequest.SerializeToString,
+            headrace_dot_v1_dot_schedule__service__pb2.SkipFireResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnskipFire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ScheduleService/UnskipFire',
+            headrace_dot_v1_dot_schedule__service__pb2.UnskipFireRequest.SerializeToString,
+            headrace_dot_v1_dot_schedule__service__pb2.UnskipFireResponse.FromString,
             options,
             channel_credentials,
             insecure,

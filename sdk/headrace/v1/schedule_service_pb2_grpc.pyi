@@ -42,6 +42,10 @@ class ScheduleServiceStub:
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]
     PreviewSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PreviewScheduleRequest, _schedule_service_pb2.PreviewScheduleResponse]
     """The next fires of a schedule that exists, or of one that is only thought of."""
+    SkipFire: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.SkipFireRequest, _schedule_service_pb2.SkipFireResponse]
+    """No run is made for one instant to come; one that was made a moment before it and has not begun goes."""
+    UnskipFire: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.UnskipFireRequest, _schedule_service_pb2.UnskipFireResponse]
+    """A run is made for an instant after all, if that is still to come."""
     TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.TriggerScheduleRequest, _schedule_service_pb2.TriggerScheduleResponse]
     """Makes one run now, with the schedule's parameters."""
     BackfillSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.BackfillScheduleRequest, _schedule_service_pb2.BackfillScheduleResponse]
@@ -63,6 +67,10 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
     PreviewSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PreviewScheduleRequest, _schedule_service_pb2.PreviewScheduleResponse]  # type: ignore[assignment]
     """The next fires of a schedule that exists, or of one that is only thought of."""
+    SkipFire: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.SkipFireRequest, _schedule_service_pb2.SkipFireResponse]  # type: ignore[assignment]
+    """No run is made for one instant to come; one that was made a moment before it and has not begun goes."""
+    UnskipFire: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.UnskipFireRequest, _schedule_service_pb2.UnskipFireResponse]  # type: ignore[assignment]
+    """A run is made for an instant after all, if that is still to come."""
     TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.TriggerScheduleRequest, _schedule_service_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
     """Makes one run now, with the schedule's parameters."""
     BackfillSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.BackfillScheduleRequest, _schedule_service_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
@@ -129,6 +137,22 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.PreviewScheduleResponse, _abc.Awaitable[_schedule_service_pb2.PreviewScheduleResponse]]:
         """The next fires of a schedule that exists, or of one that is only thought of."""
+
+    @_abc_1.abstractmethod
+    def SkipFire(
+        self,
+        request: _schedule_service_pb2.SkipFireRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_service_pb2.SkipFireResponse, _abc.Awaitable[_schedule_service_pb2.SkipFireResponse]]:
+        """No run is made for one instant to come; one that was made a moment before it and has not begun goes."""
+
+    @_abc_1.abstractmethod
+    def UnskipFire(
+        self,
+        request: _schedule_service_pb2.UnskipFireRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_service_pb2.UnskipFireResponse, _abc.Awaitable[_schedule_service_pb2.UnskipFireResponse]]:
+        """A run is made for an instant after all, if that is still to come."""
 
     @_abc_1.abstractmethod
     def TriggerSchedule(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from headrace.core.clock import Clock, from_micros
+from headrace.core.clock import Clock, from_micros, to_micros
 from headrace.core.errors import FieldsInvalid, ObjectNotFound
 from headrace.core.schedules import next_fires
 from headrace.core.schedules.messages import timing_of
@@ -27,6 +27,8 @@ from headrace_services.storage.schedule_changes import (
 )
 from headrace_services.storage.schedule_firing import TriggerSchedule
 from headrace_services.storage.schedule_rows import checked_spec
+from headrace_services.storage.schedule_skips import SkipFire, UnskipFire
+from headrace_services.storage.scheduled_runs import run_id_of
 
 __all__ = ["ScheduleService"]
 
@@ -133,9 +135,25 @@ class ScheduleService:
         else:
             schedule = request.definition
         response = pb.PreviewScheduleResponse()
+        skipped = {instant.ToMicroseconds() for instant in schedule.skipped_times}
         for fire in await asyncio.to_thread(self._fires, request, schedule):
             response.fire_times.add().FromDatetime(fire)
+            told = response.fires.add()
+            told.fire_time.FromDatetime(fire)
+            if request.WhichOneof("schedule") == "schedule_id":
+                told.run_id = run_id_of(schedule.id, to_micros(fire))
+                told.skipped = to_micros(fire) in skipped
         return response
+
+    async def SkipFire(self, request: pb.SkipFireRequest, call: Call) -> pb.SkipFireResponse:
+        fire = request.fire_time.ToMicroseconds()
+        return pb.SkipFireResponse(schedule=await self._writer.do(SkipFire(request.schedule_id, fire)))
+
+    async def UnskipFire(self, request: pb.UnskipFireRequest, call: Call) -> pb.UnskipFireResponse:
+        fire = request.fire_time.ToMicroseconds()
+        schedule = await self._writer.do(UnskipFire(request.schedule_id, fire))
+        self._changed()
+        return pb.UnskipFireResponse(schedule=schedule)
 
     def _fires(self, request: pb.PreviewScheduleRequest, schedule: Schedule) -> list[datetime]:
         now = self._clock.now()

@@ -33,6 +33,7 @@ __all__ = [
     "apply_schedules",
     "delete_schedules",
     "drop_schedules",
+    "lead_of",
     "recompute_schedules",
 ]
 
@@ -153,7 +154,7 @@ def start_firing(work: Work, deployment: DeploymentRow, row: ScheduleRow) -> Non
         row.disabled_reason = str(error)
         return
     if row.next_fire_time is not None and row.next_fire_time <= work.now:
-        row.expect(row.next_fire_time, _lead(plan, deployment, row.next_fire_time))  # what is due stays due
+        row.expect(row.next_fire_time, lead_of(plan, deployment, row.next_fire_time))  # what is due stays due
         return
     if row.idle_since is not None and plan.catch_up.include_paused and not row.disabled_reason:
         _expect_after(row, plan, deployment, row.idle_since)
@@ -165,10 +166,10 @@ def start_firing(work: Work, deployment: DeploymentRow, row: ScheduleRow) -> Non
 def _expect_after(row: ScheduleRow, plan: Plan, deployment: DeploymentRow, instant: int) -> None:
     found = next_fire(plan.timing, from_micros(instant))
     fire = None if found is None else to_micros(found)
-    row.expect(fire, 0 if fire is None else _lead(plan, deployment, fire))
+    row.expect(fire, 0 if fire is None else lead_of(plan, deployment, fire))
 
 
-def _lead(plan: Plan, deployment: DeploymentRow, fire: int) -> int:
+def lead_of(plan: Plan, deployment: DeploymentRow, fire: int) -> int:
     """How long before its instant the run of the fire is made, microseconds."""
     if looks_at_others(plan, deployment):
         return 0

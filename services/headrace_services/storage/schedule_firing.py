@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from headrace.core.clock import from_micros
@@ -158,9 +158,21 @@ class _Batch:
         if fires.missed:
             row.missed_fires += fires.missed
             _log.warning("schedule %s: no run was made for %d missed fires", row.label, fires.missed)
-        row.last_fire_time = fires.made[-1] if fires.made else row.last_fire_time
+        made = fires.made
+        if skipped := row.skipped_times:
+            made = [at for at in made if at not in skipped]
+            self._pass(row, skipped)
+        row.last_fire_time = made[-1] if made else row.last_fire_time
         row.expect(fires.next, 0 if looks else lead_before(fires.next, row.last_fire_time))
-        self._fires += [_Fire(row, deployment, plan, at, run_id_of(row.id, at)) for at in fires.made]
+        self._fires += [_Fire(row, deployment, plan, at, run_id_of(row.id, at)) for at in made]
+
+    def _pass(self, row: ScheduleRow, skipped: Sequence[int]) -> None:
+        """Those of the skipped instants that are over are counted, and forgotten."""
+        over = [at for at in skipped if at <= self._work.now]
+        if over:
+            row.skipped_fires += len(over)
+            row.last_skip_reason = f"{from_micros(over[-1]):%Y-%m-%dT%H:%M:%SZ}: Somebody said so."
+            row.skip(at for at in skipped if at > self._work.now)
 
     def make(self) -> Steps[int]:
         """Make the runs; how many there are."""

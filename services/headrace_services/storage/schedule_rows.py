@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
-from headrace.core.clock import from_micros
+from headrace.core.clock import from_micros, to_micros
 from headrace.core.errors import FieldsInvalid
-from headrace.core.schedules import ScheduleInvalid, Timing
+from headrace.core.schedules import ScheduleInvalid, Timing, next_fire
 from headrace.core.schedules.messages import anchor_text, set_rule, timing_of
 from headrace.v1.schedule_pb2 import Schedule
 from headrace_services.domain.schedules import CatchUpRule, OverlapRule, catch_up_rule, overlap_rule
@@ -53,6 +54,18 @@ class ScheduleRow(Entity):
     spec: bytes = column("bytea")
     """headrace.v1.Schedule, without what has a column; `paused` is what was declared."""
     version: int = column("bigint", default=1)
+    skips: str | None = column("text", default=None)
+    """JSON array of microseconds, ascending; None: none."""
+
+    @property
+    def skipped_times(self) -> tuple[int, ...]:
+        """Instants that no run is made for, because somebody said so."""
+        return tuple(json.loads(self.skips)) if self.skips else ()
+
+    def skip(self, instants: Iterable[int]) -> None:
+        """From now on these are all that are skipped."""
+        kept = sorted(instants)
+        self.skips = json.dumps(kept) if kept else None
 
     @property
     def label(self) -> str:
@@ -60,9 +73,14 @@ class ScheduleRow(Entity):
         return self.slug or self.id
 
     def expect(self, next_fire: int | None, lead: int) -> None:
-        """The next run is for this instant, None: there is none to come, and is made `lead` before it."""
+        """The next run is for this instant, None: there is none to come, and is made `lead` before it.
+
+        An instant that is skipped is dealt with when it comes.
+        """
         self.next_fire_time = next_fire
         self.due_time = None if next_fire is None else next_fire - lead
+        if self.skips and next_fire in self.skipped_times:
+            self.due_time = next_fire
         self.idle_since = None
 
     def stop(self, now: int) -> None:
@@ -128,7 +146,7 @@ def plan_of(spec: bytes) -> Plan:
 _OUTPUT: Final = (
     *("id", "deployment_id", "slug", "replaces", "next_fire_time", "last_fire_time"),
     *("disabled_reason", "create_time", "update_time", "created_by", "etag"),
-    *("missed_fires", "skipped_fires", "last_skip_reason"),
+    *("missed_fires", "skipped_fires", "last_skip_reason", "skipped_times"),
 )
 
 
@@ -209,8 +227,20 @@ def schedule_message(row: ScheduleRow) -> Schedule:
     shown.created_by, shown.etag = row.created_by, str(row.version)
     set_micros(shown.create_time, row.create_time)
     set_micros(shown.update_time, row.update_time)
-    if row.next_fire_time is not None:
-        set_micros(shown.next_fire_time, row.next_fire_time)
+    upcoming = _unskipped(row) if row.skips else row.next_fire_time
+    if upcoming is not None:
+        set_micros(shown.next_fire_time, upcoming)
     if row.last_fire_time is not None:
         set_micros(shown.last_fire_time, row.last_fire_time)
+    for instant in row.skipped_times:
+        set_micros(shown.skipped_times.add(), instant)
     return shown
+
+
+def _unskipped(row: ScheduleRow) -> int | None:
+    """The next fire that gets a run."""
+    fire, skipped = row.next_fire_time, row.skipped_times
+    while fire is not None and fire in skipped:
+        later = next_fire(plan_of(row.spec).timing, from_micros(fire))
+        fire = None if later is None else to_micros(later)
+    return fire

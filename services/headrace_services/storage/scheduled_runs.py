@@ -37,6 +37,7 @@ __all__ = [
     "active_runs",
     "add_run",
     "cancel_runs",
+    "clear_run",
     "clear_scheduled",
     "deployment_spec",
     "enter_scheduled",
@@ -228,12 +229,24 @@ def clear_scheduled(
     count = 0
     for run in (yield from _load(work, [deployment_id])):
         if Run.FromString(run.spec).schedule_id in schedule_ids and _is_unbegun(run, work.now, overdue):
-            work.writes.deleted_runs.append(
-                (run.id, None, run.kind, StateType.SCHEDULED.number, None, run.create_time, run.tags)
-            )
-            yield from work.rows.delete_where(OverlapWaitRow, [("run_id", "=", run.id)])
+            yield from _take_back(work, run)
             count += 1
     return count
+
+
+def clear_run(work: Work, run: RunRow) -> Steps[bool]:
+    """Delete a run that a schedule made, if nobody has begun with it; whether it is gone."""
+    if not _is_unbegun(run, work.now, overdue=True):
+        return False
+    yield from _take_back(work, run)
+    return True
+
+
+def _take_back(work: Work, run: RunRow) -> Steps[None]:
+    work.writes.deleted_runs.append(
+        (run.id, None, run.kind, StateType.SCHEDULED.number, None, run.create_time, run.tags)
+    )
+    yield from work.rows.delete_where(OverlapWaitRow, [("run_id", "=", run.id)])
 
 
 def _is_unbegun(run: RunRow, now: int, overdue: bool) -> bool:

@@ -436,6 +436,8 @@ schedules = sa.Table(
     # headrace.v1.Schedule, without what has a column.
     sa.Column("spec", sa.LargeBinary, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
+    # Instants to come that are skipped, a JSON array of microseconds; null: none.
+    sa.Column("skips", sa.Text),
     sa.UniqueConstraint("deployment_id", "slug", name="schedules_slug_key"),
 )
 _is_due = sa.text("due_time IS NOT NULL")

@@ -623,3 +623,9 @@ CREATE TABLE backfill_runs (
 CREATE INDEX backfill_runs_open_idx ON backfill_runs (backfill_id) WHERE is_open;
 
 UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num = '0009';
+
+-- Running upgrade 0010 -> 0011
+
+ALTER TABLE schedules ADD COLUMN skips TEXT;
+
+UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
