@@ -168,6 +168,7 @@ async def test_two_processes_that_say_they_are_one_worker_both_work(
 
 
 async def test_a_crowd_reconnects_at_once(server: ServerProcess, ground: Ground) -> None:
+    """150 of them, for the time that a test may take; `python -m benchmarks.crowd` has 500."""
     async with robots(CROWD, lambda: [server.address], pool=ground.pool, limit=1) as workers:
         await until(lambda: all(worker.session.is_connected for worker in workers))
         server.kill()

@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from tests.support.kubernetes.store import Object, Store, now
 
@@ -19,6 +19,10 @@ __all__ = ["Kubelet", "PodLog"]
 
 _IMAGE = re.compile(r"[a-z0-9]([a-z0-9._/:@-]*[a-zA-Z0-9._-])?")
 _UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+# A container that does not obey would outlive tests that are killed.
+_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 
 
 class PodLog:
@@ -146,6 +150,7 @@ class Kubelet:
             words = f'exec: "{(command or [""])[0]}": executable file not found in $PATH'
             return self._ended(pod, 128, "StartError", f"failed to create containerd task: {words}")
         process = await asyncio.create_subprocess_exec(
+            *_WITH_US,
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
