@@ -173,6 +173,9 @@ ARGUMENTS: dict[str, list[str] | None] = {
     "deployment versions": None,
     "dev": None,
     "diff": None,
+    "fairness-rule ls": [],
+    "fairness-rule set": None,
+    "fairness-rule unset": None,
     "flow serve": None,
     "flow-run cancel": None,
     "flow-run execute": None,
@@ -234,7 +237,10 @@ HAS_NONE = {
     "spool flush",
     "profile inspect",
 }
-HAS_NONE |= {f"{noun} ls" for noun in ("backfill", "deployment", "schedule", "work-pool", "work-queue")}
+HAS_NONE |= {
+    f"{noun} ls"
+    for noun in ("backfill", "deployment", "fairness-rule", "schedule", "work-pool", "work-queue")
+}
 ASKED = [(words, given) for words, given in ARGUMENTS.items() if given is not None]
 
 

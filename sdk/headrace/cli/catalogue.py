@@ -213,6 +213,14 @@ CATALOGUE: tuple[Command | Noun, ...] = (
         delete="Delete work queues; their runs wait in the pool's default one.",
     ),
     _noun(
+        "fairness-rule fairness-rules",
+        "fairness_rules",
+        "Rules of fairness keys: weights and limits in work pools.",
+        ls="List the rules of fairness keys, by work pool and key.",
+        set="Give a fairness key a weight and a limit in a work pool.",
+        unset="Give a fairness key weight 1 and no limit again.",
+    ),
+    _noun(
         "cache",
         "cache",
         "Cached results that flows share through the server.",

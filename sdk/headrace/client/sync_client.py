@@ -32,7 +32,7 @@ from headrace.v1.run_pb2 import Run, RunFilter, RunView
 from headrace.v1.schedule_pb2 import Schedule
 from headrace.v1.span_pb2 import Span
 from headrace.v1.state_pb2 import State
-from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
+from headrace.v1.work_pool_pb2 import FairnessRule, WorkPool, WorkQueue
 from headrace.v1.worker_pb2 import Worker, WorkerStatus
 
 __all__ = ["SyncHeadraceClient"]
@@ -933,6 +933,42 @@ class SyncHeadraceClient(BlockingClient):
     def resume_work_queue(self, work_pool: str, name: str, *, timeout: float | None = None) -> WorkQueue:
         """Hand out runs of the queue again."""
         return self._run(self._client.resume_work_queue(work_pool, name, timeout=timeout))
+
+    def set_fairness_rule(self, rule: FairnessRule, *, timeout: float | None = None) -> FairnessRule:
+        """Make the rule of a fairness key what is said.
+
+        Args:
+            rule: `work_pool` and `fairness_key` must be set; without `weight` it is 1, without
+                `concurrency_limit` there is none.
+            timeout: seconds for this call.
+
+        Raises:
+            ObjectNotFound: there is no such work pool.
+            FieldsInvalid: the weight is not between 0.01 and 100.
+        """
+        return self._run(self._client.set_fairness_rule(rule, timeout=timeout))
+
+    def list_fairness_rules(
+        self, request: pools.ListFairnessRulesRequest, *, timeout: float | None = None
+    ) -> pools.ListFairnessRulesResponse:
+        """One page of rules of fairness keys, by work pool and key."""
+        return self._run(self._client.list_fairness_rules(request, timeout=timeout))
+
+    def iter_fairness_rules(
+        self, work_pool: str = "", *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> Iterator[FairnessRule]:
+        """Every rule of the work pool, or of all, with what waits and runs under each."""
+        return self._iterate(self._client.iter_fairness_rules(work_pool, page_size=page_size))
+
+    def delete_fairness_rule(
+        self, work_pool: str, fairness_key: str, *, timeout: float | None = None
+    ) -> None:
+        """Give a fairness key weight 1 and no limit again.
+
+        Raises:
+            ObjectNotFound: there is no such work pool, or it has no rule for the key.
+        """
+        return self._run(self._client.delete_fairness_rule(work_pool, fairness_key, timeout=timeout))
 
     def get_worker(self, worker_id: str, *, timeout: float | None = None) -> Worker:
         """The worker with that id, with the attempts it holds."""

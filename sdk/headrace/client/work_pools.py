@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from headrace.client.service_calls import ServiceCalls
 from headrace.core.limits import PAGE_SIZE_DEFAULT
 from headrace.v1 import work_pool_service_pb2 as pools
-from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
+from headrace.v1.work_pool_pb2 import FairnessRule, WorkPool, WorkQueue
 
 __all__ = ["WorkPoolCalls"]
 
@@ -173,3 +173,51 @@ class WorkPoolCalls(ServiceCalls):
         request = pools.ResumeWorkQueueRequest(work_pool=work_pool, name=name)
         answer = pools.ResumeWorkQueueResponse.FromString
         return (await self._call("WorkPoolService/ResumeWorkQueue", request, answer, timeout)).work_queue
+
+    async def set_fairness_rule(self, rule: FairnessRule, *, timeout: float | None = None) -> FairnessRule:
+        """Make the rule of a fairness key what is said.
+
+        Args:
+            rule: `work_pool` and `fairness_key` must be set; without `weight` it is 1, without
+                `concurrency_limit` there is none.
+            timeout: seconds for this call.
+
+        Raises:
+            ObjectNotFound: there is no such work pool.
+            FieldsInvalid: the weight is not between 0.01 and 100.
+        """
+        request = pools.SetFairnessRuleRequest(rule=rule)
+        answer = pools.SetFairnessRuleResponse.FromString
+        return (await self._call("WorkPoolService/SetFairnessRule", request, answer, timeout)).rule
+
+    async def list_fairness_rules(
+        self, request: pools.ListFairnessRulesRequest, *, timeout: float | None = None
+    ) -> pools.ListFairnessRulesResponse:
+        """One page of rules of fairness keys, by work pool and key."""
+        answer = pools.ListFairnessRulesResponse.FromString
+        return await self._call("WorkPoolService/ListFairnessRules", request, answer, timeout)
+
+    async def iter_fairness_rules(
+        self, work_pool: str = "", *, page_size: int = PAGE_SIZE_DEFAULT
+    ) -> AsyncIterator[FairnessRule]:
+        """Every rule of the work pool, or of all, with what waits and runs under each."""
+        request = pools.ListFairnessRulesRequest(work_pool=work_pool, page_size=page_size)
+        while True:
+            page = await self.list_fairness_rules(request)
+            for rule in page.rules:
+                yield rule
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def delete_fairness_rule(
+        self, work_pool: str, fairness_key: str, *, timeout: float | None = None
+    ) -> None:
+        """Give a fairness key weight 1 and no limit again.
+
+        Raises:
+            ObjectNotFound: there is no such work pool, or it has no rule for the key.
+        """
+        request = pools.DeleteFairnessRuleRequest(work_pool=work_pool, fairness_key=fairness_key)
+        answer = pools.DeleteFairnessRuleResponse.FromString
+        await self._call("WorkPoolService/DeleteFairnessRule", request, answer, timeout)

@@ -96,6 +96,8 @@ class _BlockingCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Blockin
     BLOCKING_CAUSE_OFFERED: _BlockingCause.ValueType  # 18
     BLOCKING_CAUSE_INFRASTRUCTURE: _BlockingCause.ValueType  # 19
     BLOCKING_CAUSE_UPSTREAM: _BlockingCause.ValueType  # 20
+    BLOCKING_CAUSE_FAIRNESS_KEY_LIMIT: _BlockingCause.ValueType  # 21
+    """Of the run's fairness key in its work pool."""
 
 class BlockingCause(_BlockingCause, metaclass=_BlockingCauseEnumTypeWrapper):
     """In the order in which they are looked for."""
@@ -122,6 +124,8 @@ BLOCKING_CAUSE_PAUSED: BlockingCause.ValueType  # 17
 BLOCKING_CAUSE_OFFERED: BlockingCause.ValueType  # 18
 BLOCKING_CAUSE_INFRASTRUCTURE: BlockingCause.ValueType  # 19
 BLOCKING_CAUSE_UPSTREAM: BlockingCause.ValueType  # 20
+BLOCKING_CAUSE_FAIRNESS_KEY_LIMIT: BlockingCause.ValueType  # 21
+"""Of the run's fairness key in its work pool."""
 Global___BlockingCause: _TypeAlias = BlockingCause  # noqa: Y015
 
 @_typing.final

@@ -154,6 +154,59 @@ class WorkLoad(_message.Message):
 Global___WorkLoad: _TypeAlias = WorkLoad  # noqa: Y015
 
 @_typing.final
+class FairnessRule(_message.Message):
+    """What the runs of one fairness key have of a pool. A key without a rule has weight 1 and no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORK_POOL_FIELD_NUMBER: _builtins.int
+    FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    HELD_RUNS_FIELD_NUMBER: _builtins.int
+    QUEUED_RUNS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    work_pool: _builtins.str
+    fairness_key: _builtins.str
+    """As the runs have it: what the template of their deployment came to."""
+    weight: _builtins.float
+    """How many turns the key gets for each one of a key of weight 1. 0 on input: 1."""
+    concurrency_limit: _builtins.int
+    """How many of its runs may be held at once, over all queues of the pool. Absent: any number."""
+    held_runs: _builtins.int
+    """Output only below.
+    Slots taken by runs of the key.
+    """
+    queued_runs: _builtins.int
+    """Runs of the key that are due and not yet handed out."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        work_pool: _builtins.str = ...,
+        fairness_key: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        concurrency_limit: _builtins.int | None = ...,
+        held_runs: _builtins.int = ...,
+        queued_runs: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "concurrency_limit", b"concurrency_limit", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "concurrency_limit", b"concurrency_limit", "create_time", b"create_time", "fairness_key", b"fairness_key", "held_runs", b"held_runs", "queued_runs", b"queued_runs", "update_time", b"update_time", "weight", b"weight", "work_pool", b"work_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrency_limit: _TypeAlias = _typing.Literal["concurrency_limit"]  # noqa: Y015
+    _WhichOneofArgType__concurrency_limit: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_limit) -> _WhichOneofReturnType__concurrency_limit | None: ...
+
+Global___FairnessRule: _TypeAlias = FairnessRule  # noqa: Y015
+
+@_typing.final
 class WorkQueue(_message.Message):
     """A line within a pool."""
 

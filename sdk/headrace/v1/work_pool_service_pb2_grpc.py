@@ -105,6 +105,21 @@ class WorkPoolServiceStub(object):
                 request_serializer=headrace_dot_v1_dot_work__pool__service__pb2.ResumeWorkQueueRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.ResumeWorkQueueResponse.FromString,
                 _registered_method=True)
+        self.SetFairnessRule = channel.unary_unary(
+                '/headrace.v1.WorkPoolService/SetFairnessRule',
+                request_serializer=headrace_dot_v1_dot_work__pool__service__pb2.SetFairnessRuleRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.SetFairnessRuleResponse.FromString,
+                _registered_method=True)
+        self.ListFairnessRules = channel.unary_unary(
+                '/headrace.v1.WorkPoolService/ListFairnessRules',
+                request_serializer=headrace_dot_v1_dot_work__pool__service__pb2.ListFairnessRulesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.ListFairnessRulesResponse.FromString,
+                _registered_method=True)
+        self.DeleteFairnessRule = channel.unary_unary(
+                '/headrace.v1.WorkPoolService/DeleteFairnessRule',
+                request_serializer=headrace_dot_v1_dot_work__pool__service__pb2.DeleteFairnessRuleRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.DeleteFairnessRuleResponse.FromString,
+                _registered_method=True)
 
 
 class WorkPoolServiceServicer(object):
@@ -198,6 +213,27 @@ class WorkPoolServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetFairnessRule(self, request, context):
+        """Makes the rule of a key what the request says. Runs that wait in their line keep their turn; the weight is
+        that of the turns given from then on. The limit holds at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFairnessRules(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteFairnessRule(self, request, context):
+        """The key has weight 1 and no limit again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkPoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -270,6 +306,21 @@ def add_WorkPoolServiceServicer_to_server(servicer, server):
                     servicer.ResumeWorkQueue,
                     request_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.ResumeWorkQueueRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_work__pool__service__pb2.ResumeWorkQueueResponse.SerializeToString,
+            ),
+            'SetFairnessRule': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFairnessRule,
+                    request_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.SetFairnessRuleRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_work__pool__service__pb2.SetFairnessRuleResponse.SerializeToString,
+            ),
+            'ListFairnessRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFairnessRules,
+                    request_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.ListFairnessRulesRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_work__pool__service__pb2.ListFairnessRulesResponse.SerializeToString,
+            ),
+            'DeleteFairnessRule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFairnessRule,
+                    request_deserializer=headrace_dot_v1_dot_work__pool__service__pb2.DeleteFairnessRuleRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_work__pool__service__pb2.DeleteFairnessRuleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -651,6 +702,87 @@ class WorkPoolService(object):
             '/headrace.v1.WorkPoolService/ResumeWorkQueue',
             headrace_dot_v1_dot_work__pool__service__pb2.ResumeWorkQueueRequest.SerializeToString,
             headrace_dot_v1_dot_work__pool__service__pb2.ResumeWorkQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFairnessRule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.WorkPoolService/SetFairnessRule',
+            headrace_dot_v1_dot_work__pool__service__pb2.SetFairnessRuleRequest.SerializeToString,
+            headrace_dot_v1_dot_work__pool__service__pb2.SetFairnessRuleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFairnessRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.WorkPoolService/ListFairnessRules',
+            headrace_dot_v1_dot_work__pool__service__pb2.ListFairnessRulesRequest.SerializeToString,
+            headrace_dot_v1_dot_work__pool__service__pb2.ListFairnessRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFairnessRule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.WorkPoolService/DeleteFairnessRule',
+            headrace_dot_v1_dot_work__pool__service__pb2.DeleteFairnessRuleRequest.SerializeToString,
+            headrace_dot_v1_dot_work__pool__service__pb2.DeleteFairnessRuleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,13 @@ class WorkPoolServiceStub:
     """The default queue of a pool cannot be deleted. Runs that wait in the queue move to the default one."""
     PauseWorkQueue: _grpc.UnaryUnaryMultiCallable[_work_pool_service_pb2.PauseWorkQueueRequest, _work_pool_service_pb2.PauseWorkQueueResponse]
     ResumeWorkQueue: _grpc.UnaryUnaryMultiCallable[_work_pool_service_pb2.ResumeWorkQueueRequest, _work_pool_service_pb2.ResumeWorkQueueResponse]
+    SetFairnessRule: _grpc.UnaryUnaryMultiCallable[_work_pool_service_pb2.SetFairnessRuleRequest, _work_pool_service_pb2.SetFairnessRuleResponse]
+    """Makes the rule of a key what the request says. Runs that wait in their line keep their turn; the weight is
+    that of the turns given from then on. The limit holds at once.
+    """
+    ListFairnessRules: _grpc.UnaryUnaryMultiCallable[_work_pool_service_pb2.ListFairnessRulesRequest, _work_pool_service_pb2.ListFairnessRulesResponse]
+    DeleteFairnessRule: _grpc.UnaryUnaryMultiCallable[_work_pool_service_pb2.DeleteFairnessRuleRequest, _work_pool_service_pb2.DeleteFairnessRuleResponse]
+    """The key has weight 1 and no limit again."""
 
 @_typing.type_check_only
 class WorkPoolServiceAsyncStub(WorkPoolServiceStub):
@@ -73,6 +80,13 @@ class WorkPoolServiceAsyncStub(WorkPoolServiceStub):
     """The default queue of a pool cannot be deleted. Runs that wait in the queue move to the default one."""
     PauseWorkQueue: _aio.UnaryUnaryMultiCallable[_work_pool_service_pb2.PauseWorkQueueRequest, _work_pool_service_pb2.PauseWorkQueueResponse]  # type: ignore[assignment]
     ResumeWorkQueue: _aio.UnaryUnaryMultiCallable[_work_pool_service_pb2.ResumeWorkQueueRequest, _work_pool_service_pb2.ResumeWorkQueueResponse]  # type: ignore[assignment]
+    SetFairnessRule: _aio.UnaryUnaryMultiCallable[_work_pool_service_pb2.SetFairnessRuleRequest, _work_pool_service_pb2.SetFairnessRuleResponse]  # type: ignore[assignment]
+    """Makes the rule of a key what the request says. Runs that wait in their line keep their turn; the weight is
+    that of the turns given from then on. The limit holds at once.
+    """
+    ListFairnessRules: _aio.UnaryUnaryMultiCallable[_work_pool_service_pb2.ListFairnessRulesRequest, _work_pool_service_pb2.ListFairnessRulesResponse]  # type: ignore[assignment]
+    DeleteFairnessRule: _aio.UnaryUnaryMultiCallable[_work_pool_service_pb2.DeleteFairnessRuleRequest, _work_pool_service_pb2.DeleteFairnessRuleResponse]  # type: ignore[assignment]
+    """The key has weight 1 and no limit again."""
 
 class WorkPoolServiceServicer(metaclass=_abc_1.ABCMeta):
     """Work pools and their queues."""
@@ -177,5 +191,30 @@ class WorkPoolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _work_pool_service_pb2.ResumeWorkQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_work_pool_service_pb2.ResumeWorkQueueResponse, _abc.Awaitable[_work_pool_service_pb2.ResumeWorkQueueResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetFairnessRule(
+        self,
+        request: _work_pool_service_pb2.SetFairnessRuleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_pool_service_pb2.SetFairnessRuleResponse, _abc.Awaitable[_work_pool_service_pb2.SetFairnessRuleResponse]]:
+        """Makes the rule of a key what the request says. Runs that wait in their line keep their turn; the weight is
+        that of the turns given from then on. The limit holds at once.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFairnessRules(
+        self,
+        request: _work_pool_service_pb2.ListFairnessRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_pool_service_pb2.ListFairnessRulesResponse, _abc.Awaitable[_work_pool_service_pb2.ListFairnessRulesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteFairnessRule(
+        self,
+        request: _work_pool_service_pb2.DeleteFairnessRuleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_pool_service_pb2.DeleteFairnessRuleResponse, _abc.Awaitable[_work_pool_service_pb2.DeleteFairnessRuleResponse]]:
+        """The key has weight 1 and no limit again."""
 
 def add_WorkPoolServiceServicer_to_server(servicer: WorkPoolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -52,6 +52,7 @@ class Obstacle(Enum):
     WORK_QUEUE_LIMIT = "work queue limit"
     WORK_POOL_LIMIT = "work pool limit"
     DEPLOYMENT_LIMIT = "deployment limit"
+    FAIRNESS_KEY_LIMIT = "fairness key limit"
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Candidate:
         passed: its turn among runs of equal priority: the smaller the sooner.
         deployment_id: whose limit it needs a slot of; empty: none.
         excluded: workers that do not get it until the instant, microseconds.
+        fairness_key: whose limit in the pool it needs a slot of; empty: none.
     """
 
     run_id: str
@@ -114,6 +116,7 @@ class Candidate:
     passed: int = 0
     deployment_id: str = ""
     excluded: Mapping[str, int] = field(default_factory=dict[str, int])
+    fairness_key: str = ""
 
 
 @dataclass(slots=True)
@@ -150,6 +153,7 @@ class Facts:
         pools: by name; one that is missing does not exist.
         queues: by pool and name; one that is missing has no rules of its own.
         deployments: limits by id; one that is missing has none.
+        keys: limits by pool and fairness key; one that is missing has none.
         offers: the workers.
     """
 
@@ -157,6 +161,7 @@ class Facts:
     pools: dict[str, Line] = field(default_factory=dict[str, Line])
     queues: dict[tuple[str, str], Line] = field(default_factory=dict[tuple[str, str], Line])
     deployments: dict[str, Limit] = field(default_factory=dict[str, Limit])
+    keys: dict[tuple[str, str], Limit] = field(default_factory=dict[tuple[str, str], Limit])
     offers: Sequence[Offer] = ()
     _takers: dict[tuple[object, ...], list[Offer]] = field(
         default_factory=dict[tuple[object, ...], list[Offer]]
@@ -173,6 +178,12 @@ class Facts:
     def queue(self, candidate: Candidate) -> Line | None:
         """The candidate's queue, if it has rules."""
         return self.queues.get((candidate.subject, candidate.queue))
+
+    def key(self, candidate: Candidate) -> Limit | None:
+        """The limit of the candidate's fairness key in its pool, if it has one."""
+        if not self.keys or candidate.kind is not RouteKind.WORK_POOL:
+            return None
+        return self.keys.get((candidate.subject, candidate.fairness_key))
 
 
 class Choice(NamedTuple):
@@ -233,7 +244,8 @@ def _full_limit(candidate: Candidate, facts: Facts) -> Obstacle | None:
     deployment = facts.deployments.get(candidate.deployment_id)
     if deployment is not None and deployment.is_full:
         return Obstacle.DEPLOYMENT_LIMIT
-    return None
+    key = facts.key(candidate)
+    return Obstacle.FAIRNESS_KEY_LIMIT if key is not None and key.is_full else None
 
 
 def _is_there_for(offer: Offer, candidate: Candidate) -> bool:
@@ -293,3 +305,6 @@ def _limits(candidate: Candidate, facts: Facts) -> Iterable[Limit]:
     deployment = facts.deployments.get(candidate.deployment_id)
     if deployment is not None:
         yield deployment
+    key = facts.key(candidate)
+    if key is not None:
+        yield key

@@ -53,6 +53,10 @@ def words_of(obstacle: Obstacle, candidate: Candidate, facts: Facts) -> Words:
         case Obstacle.DEPLOYMENT_LIMIT:
             slots = facts.deployments[candidate.deployment_id].slots
             return Words(candidate.deployment_id, f"Its deployment is at its limit of {slots}.", _RAISE)
+        case Obstacle.FAIRNESS_KEY_LIMIT:
+            key, limit = candidate.fairness_key, facts.key(candidate)
+            message = f"Its fairness key '{key}' is at its limit of {limit and limit.slots} in the {what}."
+            return Words(key, message, _RAISE)
 
 
 _RAISE = "Wait until one of the runs that hold a slot ends, or raise the limit."

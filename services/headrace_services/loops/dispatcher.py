@@ -166,7 +166,7 @@ class Dispatcher:
         self._over(result.over)
         if result.is_dry and self._signals.count == seen:
             self._dry = groups
-        return not result.is_exhausted and bool(result.claimed)
+        return not result.is_exhausted and (bool(result.claimed) or result.blocked > 0)
 
     async def _promote(self) -> None:
         """Give those their turn whose time has come, and find out when the next one's comes."""

@@ -17,6 +17,7 @@ from headrace_services.domain.schema_checks import schema_faults
 from headrace_services.domain.structs import whole_numbers
 from headrace_services.rpc.call import Call
 from headrace_services.storage.database import Database
+from headrace_services.storage.fairness_commands import DeleteFairnessRule, SetFairnessRule
 from headrace_services.storage.work_pool_commands import (
     CreateWorkPool,
     CreateWorkQueue,
@@ -33,7 +34,7 @@ _TEMPLATE: Final = "work_pool.base_job_template"
 
 
 class WorkPoolService:
-    """Work pools and their queues.
+    """Work pools, their queues, and the rules of their fairness keys.
 
     Args:
         database: where they are.
@@ -46,6 +47,7 @@ class WorkPoolService:
         self._refuses_managed = refuses_managed
         self._writer = database.writer
         self._reader = database.reader.work_pools
+        self._fairness = database.reader.fairness
 
     # Pools
 
@@ -166,6 +168,29 @@ class WorkPoolService:
     ) -> pb.ResumeWorkQueueResponse:
         queue = WorkQueue(work_pool=request.work_pool, name=request.name, paused=False)
         return pb.ResumeWorkQueueResponse(work_queue=await self._updated_queue(queue, ["paused"]))
+
+    # Fairness keys
+
+    async def SetFairnessRule(
+        self, request: pb.SetFairnessRuleRequest, call: Call
+    ) -> pb.SetFairnessRuleResponse:
+        made = await self._writer.do(SetFairnessRule(request.rule))
+        found = await self._fairness.get(made.work_pool, made.fairness_key)
+        return pb.SetFairnessRuleResponse(rule=found or made)
+
+    async def ListFairnessRules(
+        self, request: pb.ListFairnessRulesRequest, call: Call
+    ) -> pb.ListFairnessRulesResponse:
+        if request.work_pool:
+            await self._reader.get(request.work_pool)
+        rules, token = await self._fairness.page(request.work_pool, request.page_size, request.page_token)
+        return pb.ListFairnessRulesResponse(rules=rules, next_page_token=token)
+
+    async def DeleteFairnessRule(
+        self, request: pb.DeleteFairnessRuleRequest, call: Call
+    ) -> pb.DeleteFairnessRuleResponse:
+        await self._writer.do(DeleteFairnessRule(request.work_pool, request.fairness_key))
+        return pb.DeleteFairnessRuleResponse()
 
     async def _updated_queue(self, queue: WorkQueue, paths: Sequence[str], new_name: str = "") -> WorkQueue:
         changed = await self._writer.do(UpdateWorkQueue(queue, paths, new_name))

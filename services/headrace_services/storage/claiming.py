@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from headrace_services.storage.dispatch_lines import LINES, Lines
 from headrace_services.storage.dispatch_rows import AttemptRow, QueuedRunRow, RouteRow, SessionRow, why_over
 from headrace_services.storage.dispatch_stores import Waiting
 from headrace_services.storage.entities import Lock
+from headrace_services.storage.fairness_rows import blocker_of
 from headrace_services.storage.instants import set_micros
 from headrace_services.storage.losing import LIMIT_REACHED, enter
 from headrace_services.storage.queueing import Route, scope_of
@@ -39,6 +40,8 @@ from headrace_services.storage.work import Work, run_from_row
 __all__ = ["Claim", "Claimed", "Claims", "StreamOffer", "candidate_of", "decode_map", "versions_of"]
 
 _MOST: Final = 256
+_AHEAD: Final = 32
+_BLOCKING: Final = (Obstacle.DEPLOYMENT_LIMIT, Obstacle.FAIRNESS_KEY_LIMIT)
 _random: Final = random.Random()
 
 
@@ -82,12 +85,14 @@ class Claims:
         over: sessions and epochs whose stream may not go on, and why.
         is_exhausted: there was nothing more to hand out to these offers.
         is_dry: all that waits in the lines that are open to them has been handed out.
+        blocked: how many runs will be passed over from now on, because a limit is full.
     """
 
     claimed: Sequence[Claimed]
     over: Sequence[tuple[str, int, str]]
     is_exhausted: bool
     is_dry: bool
+    blocked: int = 0
 
 
 class Claim(Command[Claims]):
@@ -117,12 +122,15 @@ class Claim(Command[Claims]):
         if not routes:
             return Claims((), over, True, False)
         most = min(sum(offer.credit for offer in offers), _MOST)
+        if loaded.limited_pools:  # a key may be at its limit, and what waits behind its runs is to be seen
+            most = min(most + _AHEAD, _MOST)
         lock = not work.is_optimistic
         waiting: list[Waiting] = yield from call("load_candidates", sorted(routes), most, lock)
         by_id = {row.queued.run_id: row for row in waiting if not work.queueing.has_left(row.queued.run_id)}
         yield from loaded.load_deployments(
             w.queued.deployment_id for w in by_id.values() if w.queued.deployment_id
         )
+        yield from loaded.load_keys(_keys(by_id.values(), routes))
         candidates = [candidate_of(row.queued, routes[row.queued.route], loaded) for row in by_id.values()]
         choices = choose(candidates, loaded.facts, _random)
         runs = {id: _take(work, row) for id, row in by_id.items()}
@@ -136,7 +144,9 @@ class Claim(Command[Claims]):
         ]
         _move_passes(work, claimed, by_id, routes)
         is_exhausted = len(waiting) < most
-        return Claims(claimed, over, is_exhausted, is_exhausted and len(claimed) == len(waiting))
+        is_dry = is_exhausted and len(claimed) == len(waiting)
+        blocked = sum(choice.obstacle in _BLOCKING for choice in choices)
+        return Claims(claimed, over, is_exhausted, is_dry, blocked)
 
     def _lines(self, work: Work) -> Steps[Lines]:
         """The sessions, and the lines that they take from."""
@@ -164,6 +174,14 @@ class Claim(Command[Claims]):
                 )
             )
         return living, over
+
+
+def _keys(waiting: Iterable[Waiting], routes: Mapping[int, RouteRow]) -> Iterator[tuple[str, str]]:
+    """Of the runs that wait in pools: the pool, and the fairness key."""
+    for row in waiting:
+        route = routes[row.queued.route]
+        if route.kind == RouteKind.WORK_POOL:
+            yield route.subject, row.queued.fairness_key
 
 
 def _is_open(route: RouteRow, kind: RouteKind, loaded: DispatchFacts) -> bool:
@@ -205,6 +223,7 @@ def candidate_of(row: QueuedRunRow, route: RouteRow, loaded: DispatchFacts) -> C
         passed=row.pass_number or 0,
         deployment_id=row.deployment_id or "",
         excluded=decode_map(row.excluded),
+        fairness_key=row.fairness_key,
     )
 
 
@@ -253,6 +272,9 @@ def _apply(
             _cancel(work, run, LIMIT_REACHED)
         else:
             _block(work, run, row)
+    elif choice.obstacle is Obstacle.FAIRNESS_KEY_LIMIT:
+        row.blocked_by = blocker_of(candidate.subject, candidate.fairness_key)
+        work.rows.put(row)
     return None
 
 
@@ -288,6 +310,7 @@ def _attempt(
         lost_count=row.lost_count,
         refusals=row.refusals,
         excluded=row.excluded,
+        fairness_key=candidate.fairness_key,
     )
 
 

@@ -27,6 +27,8 @@ class WorkPoolRow(Entity):
     create_time: int = column("bigint")
     update_time: int = column("bigint")
     version: int = column("bigint", default=1)
+    has_key_limits: bool = column("bool", default=False)
+    """Some fairness key has a limit in this pool."""
 
 
 @dataclass(slots=True)

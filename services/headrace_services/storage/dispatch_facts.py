@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 from headrace.v1.deployment_pb2 import COLLISION_STRATEGY_CANCEL_NEW, Deployment
 from headrace_services.domain.claims import Facts, Limit, Line, Offer, RouteKind
 from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, WorkQueueRow
-from headrace_services.storage.entities import Lock
+from headrace_services.storage.entities import Lock, Where
+from headrace_services.storage.fairness_rows import FairnessRuleRow
 from headrace_services.storage.instants import duration_micros
 from headrace_services.storage.steps import Steps, call
 from headrace_services.storage.work import Work
@@ -27,6 +28,7 @@ class DispatchFacts:
         facts: as far as they were loaded.
         default_queues: by pool, the name of its default queue.
         deployments: by id, those that are there.
+        limited_pools: names of those in which some fairness key has a limit.
     """
 
     def __init__(self, work: Work, offers: Sequence[Offer]) -> None:
@@ -34,6 +36,7 @@ class DispatchFacts:
         self.facts = Facts(work.now, offers=offers)
         self.default_queues: dict[str, str] = {}
         self.deployments: dict[str, DeploymentRow] = {}
+        self.limited_pools: set[str] = set()
         self._specs: dict[str, Deployment] = {}
 
     def load_pools(self, names: Collection[str], *, lock: bool = True) -> Steps[None]:
@@ -57,6 +60,8 @@ class DispatchFacts:
             queues = yield from self._locked(WorkQueueRow, queues)
         for pool in pools:
             self.facts.pools[pool.name] = Line(Limit(pool.concurrency_limit), pool.is_paused)
+            if pool.has_key_limits:
+                self.limited_pools.add(pool.name)
         for queue in queues:
             line = Line(Limit(queue.concurrency_limit), queue.is_paused, queue.priority)
             self.facts.queues[ids[queue.pool_id], queue.name] = line
@@ -102,6 +107,28 @@ class DispatchFacts:
         for id, held in (yield from call("count_deployments", sorted(limited), self._work.now)):
             limited[id].held = held
         self.facts.deployments.update(limited)
+
+    def load_keys(self, pairs: Iterable[tuple[str, str]], *, lock: bool = True) -> Steps[None]:
+        """Make the facts know about the limits of fairness keys, by pool and key, in pools that are known."""
+        wanted = sorted({pair for pair in pairs if pair[0] in self.limited_pools and pair[1]})
+        if not wanted:
+            return
+        pools, keys = (sorted({pair[place] for pair in wanted}) for place in (0, 1))
+        where: Where = [
+            ("work_pool", "in", pools),
+            ("fairness_key", "in", keys),
+            ("concurrency_limit", "is", True),
+        ]
+        rows = yield from self._work.rows.find(
+            FairnessRuleRow, where, lock=Lock.CHANGE if lock else Lock.NONE
+        )
+        limits = {(row.work_pool, row.fairness_key): Limit(row.concurrency_limit) for row in rows}
+        if not limits:
+            return
+        for pool, key, held in (yield from call("count_keys", pools, keys)):
+            if (pool, key) in limits:
+                limits[pool, key].held = held
+        self.facts.keys.update(limits)
 
     def cancels_new(self, deployment_id: str) -> bool:
         """Whether a run that finds the deployment's limit full is cancelled."""

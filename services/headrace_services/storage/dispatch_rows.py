@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace_services.domain.fairness import WEIGHT
 from headrace_services.storage.entities import Entity, column
 
 SESSION_SUPERSEDED = "SESSION_SUPERSEDED"
@@ -64,7 +65,8 @@ class QueuedRunRow(Entity):
     """When its priority was last raised, or it became due."""
     fairness_key: str = column("text")
     blocked_by: str | None = column("text")
-    """The deployment whose limit was full when it was its turn; it is passed over until a slot is free."""
+    """The deployment, or the fairness key (`fairness_rows.blocker_of`), whose limit was full when it was its
+    turn; it is passed over until a slot is free."""
     late_time: int | None = column("bigint")
     """When it is to be marked late; None: never, or it is."""
     lost_count: int = column("smallint", default=0)
@@ -84,6 +86,8 @@ class PassRow(Entity):
     """The line's scope, and behind a separator the key; the scope alone for the line's own pass."""
     scope: str = column("text")
     pass_number: int = column("bigint")
+    weight: int = column("int", default=WEIGHT)
+    """Of the key, thousandths, as its rule in the pool says."""
 
 
 @dataclass(slots=True)
@@ -119,6 +123,7 @@ class AttemptRow(Entity):
     lost_count: int = column("smallint")
     refusals: int = column("smallint")
     excluded: str | None = column("text")
+    fairness_key: str = column("text", default="")
 
 
 @dataclass(slots=True)

@@ -96,6 +96,18 @@ _COUNT_LINES: Final = (
     "SELECT subject, queue, count(*) FROM attempt_holders WHERE kind = 1 AND subject {in} "
     "GROUP BY subject, queue"
 )
+_COUNT_KEYS: Final = (
+    "SELECT subject, fairness_key, count(*) FROM attempt_holders WHERE kind = 1 AND subject {pools} "
+    "AND fairness_key {keys} GROUP BY subject, fairness_key"
+)
+# One step into the index for each: there may be very many that wait for the same.
+_BLOCKERS: Final = (
+    "WITH RECURSIVE found (blocker) AS ("
+    "SELECT min(blocked_by) FROM run_queue WHERE blocked_by IS NOT NULL "
+    "UNION ALL SELECT (SELECT min(blocked_by) FROM run_queue WHERE blocked_by > found.blocker) "
+    "FROM found WHERE found.blocker IS NOT NULL) "
+    "SELECT blocker FROM found WHERE blocker IS NOT NULL"
+)
 _COUNT_BEFORE: Final = (
     f"SELECT count(*) FROM run_queue WHERE route = {{0}} AND {_READY} AND (priority > {{1}} "
     "OR (priority = {2} AND (pass_number, due_time, run_id) < ({3}, {4}, {5})))"
@@ -157,6 +169,13 @@ class SqliteDispatch:
 
     def count_lines(self, pools: Sequence[str]) -> list[Row]:
         return self._connected().execute(_COUNT_LINES.replace("{in}", _in(pools)), pools).fetchall()
+
+    def count_keys(self, pools: Sequence[str], keys: Sequence[str]) -> list[Row]:
+        sql = _COUNT_KEYS.replace("{pools}", _in(pools)).replace("{keys}", _in(keys))
+        return self._connected().execute(sql, (*pools, *keys)).fetchall()
+
+    def load_blockers(self) -> list[str]:
+        return [row[0] for row in self._connected().execute(_BLOCKERS)]
 
     def count_before(self, row: QueuedRunRow) -> int:
         values = (row.route, row.priority, row.priority, *_place(row, blob(row.run_id)))
@@ -242,6 +261,15 @@ class PostgresqlDispatch:
 
     async def count_lines(self, connection: Connection, pools: Sequence[str]) -> Sequence[Row]:
         return await connection.fetch(_COUNT_LINES.replace("{in}", "= ANY($1::text[])"), list(pools))
+
+    async def count_keys(
+        self, connection: Connection, pools: Sequence[str], keys: Sequence[str]
+    ) -> Sequence[Row]:
+        sql = _COUNT_KEYS.replace("{pools}", "= ANY($1::text[])").replace("{keys}", "= ANY($2::text[])")
+        return await connection.fetch(sql, list(pools), list(keys))
+
+    async def load_blockers(self, connection: Connection) -> list[str]:
+        return [row[0] for row in await connection.fetch(_BLOCKERS)]
 
     async def count_before(self, connection: Connection, row: QueuedRunRow) -> int:
         sql = _COUNT_BEFORE.format("$1", "$2", "$2", "$3", "$4", "$5")

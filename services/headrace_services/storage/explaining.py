@@ -45,6 +45,7 @@ _CAUSES: Final = {
     Obstacle.WORK_QUEUE_LIMIT: pb.BLOCKING_CAUSE_WORK_QUEUE_LIMIT,
     Obstacle.WORK_POOL_LIMIT: pb.BLOCKING_CAUSE_WORK_POOL_LIMIT,
     Obstacle.DEPLOYMENT_LIMIT: pb.BLOCKING_CAUSE_DEPLOYMENT_LIMIT,
+    Obstacle.FAIRNESS_KEY_LIMIT: pb.BLOCKING_CAUSE_FAIRNESS_KEY_LIMIT,
 }
 
 
@@ -101,6 +102,7 @@ class ExplainRun(Command[pb.ExplainRunResponse]):
         assert route is not None  # it is in the queue
         if route.kind is RouteKind.WORK_POOL:
             yield from loaded.load_pools([route.subject], lock=False)
+            yield from loaded.load_keys([(route.subject, row.fairness_key)], lock=False)
         if row.deployment_id is not None:
             yield from loaded.load_deployments([row.deployment_id], lock=False)
         line = RouteRow(route.id, int(route.kind), route.subject, route.queue, route.labels)
@@ -172,6 +174,7 @@ def _holders(work: Work, found: Obstacle, candidate: Candidate) -> Steps[list[st
         Obstacle.WORK_POOL_LIMIT: line,
         Obstacle.WORK_QUEUE_LIMIT: [*line, ("queue", "=", candidate.queue)],
         Obstacle.DEPLOYMENT_LIMIT: [("deployment_id", "=", candidate.deployment_id)],
+        Obstacle.FAIRNESS_KEY_LIMIT: [*line, ("fairness_key", "=", candidate.fairness_key)],
     }
     where = by_cause.get(found)
     if where is None:

@@ -18,6 +18,7 @@ from headrace_services.storage.command import Command
 from headrace_services.storage.dispatch_facts import DispatchFacts
 from headrace_services.storage.dispatch_rows import QueuedRunRow, RouteRow
 from headrace_services.storage.entities import Lock
+from headrace_services.storage.fairness_rows import pair_of
 from headrace_services.storage.instants import set_micros
 from headrace_services.storage.losing import LIMIT_REACHED, enter
 from headrace_services.storage.queueing import Route, give_passes, scope_of, unblock
@@ -86,20 +87,24 @@ class PromoteDue(Command[Promoted]):
 
     def _unblock(self, work: Work) -> Steps[int]:
         """A limit may have been raised or lifted, or the time of those that were to start is over."""
-        blocked = yield from work.rows.find(
-            QueuedRunRow, [("blocked_by", "is", True)], order=["blocked_by"], limit=_MOST, lock=Lock.NONE
-        )
-        ids = sorted({row.blocked_by for row in blocked if row.blocked_by})
-        if not ids:
+        blockers: list[str] = yield from work.rows.ask("load_blockers", [QueuedRunRow])
+        if not blockers:
             return 0
+        pairs = {blocker: pair for blocker in blockers if (pair := pair_of(blocker)) is not None}
         loaded = DispatchFacts(work, ())
-        yield from loaded.load_deployments(ids, lock=False)
+        yield from loaded.load_deployments([id for id in blockers if id not in pairs], lock=False)
+        if pairs:
+            yield from loaded.load_pools({pool for pool, _ in pairs.values()}, lock=False)
+            yield from loaded.load_keys(pairs.values(), lock=False)
         freed = 0
-        for id in ids:
-            limit = loaded.facts.deployments.get(id)
+        for blocker in blockers:
+            if blocker in pairs:
+                limit = loaded.facts.keys.get(pairs[blocker])
+            else:
+                limit = loaded.facts.deployments.get(blocker)
             room = _MOST if limit is None or limit.slots is None else limit.slots - limit.held
             if room > 0:
-                freed += yield from unblock(work, id, room)
+                freed += yield from unblock(work, blocker, room)
         return freed
 
 

@@ -17,11 +17,13 @@ from headrace.v1.state_pb2 import State
 from headrace_services.domain.books import Books
 from headrace_services.domain.claims import RouteKind
 from headrace_services.domain.effects import RetryType
-from headrace_services.domain.fairness import next_pass
+from headrace_services.domain.fairness import WEIGHT, next_pass
 from headrace_services.domain.schedules import QUEUED
 from headrace_services.domain.states import FINAL_TYPES, PAUSED, SCHEDULED
+from headrace_services.storage.declared_rows import WorkPoolRow
 from headrace_services.storage.dispatch_rows import AttemptRow, PassRow, QueuedRunRow, RouteRow
 from headrace_services.storage.entities import Lock
+from headrace_services.storage.fairness_rows import FairnessRuleRow
 from headrace_services.storage.rows import Requeue, RunRow
 from headrace_services.storage.steps import Conflict, Steps
 
@@ -107,7 +109,7 @@ class Queueing:
         new_routes: ids of routes that this transaction adds.
         next_due: the earliest instant at which a run that was queued now is due; None: each is already.
         has_news: somebody may have something to hand out.
-        frees_slots: runs that wait for a slot of their deployment may have one now.
+        frees_slots: runs that wait for a slot of their deployment or fairness key may have one now.
     """
 
     def __init__(self, work: Work, known_routes: Collection[int], keyed_scopes: set[str]) -> None:
@@ -169,7 +171,7 @@ class Queueing:
         """Write it."""
         if self._ended:
             self.has_news = True
-            self.frees_slots = any(run.deployment_id for run in self._ended.values())
+            self.frees_slots = any(run.deployment_id or _has_key(run) for run in self._ended.values())
             self._work.writes.ended_attempts.extend(sorted(self._ended))
             self._work.rows.discard(AttemptRow, [(id,) for id in self._ended])
         gone = self._left | {run.id for run in self._queued.values() if run.stored_version is not None}
@@ -208,6 +210,10 @@ class Queueing:
             if rows.get(RouteRow, id) is None:
                 rows.put(RouteRow(id, int(route.kind), route.subject, route.queue, route.labels))
         self.new_routes |= unknown.keys()
+
+
+def _has_key(run: RunRow) -> bool:
+    return run.work_pool is not None and bool(Run.FromString(run.spec).fairness_key)
 
 
 def _queued_row(now: int, run: RunRow, spec: Run, route: Route) -> QueuedRunRow:
@@ -257,8 +263,33 @@ def give_passes(work: Work, due: Iterable[tuple[str, QueuedRunRow]]) -> Steps[No
     if keyed:
         names = {_pass_name(scope, row.fairness_key) for scope, row in listed if scope in keyed}
         yield from work.rows.load(PassRow, [(name,) for name in names | keyed])
+        yield from _note_keys(work, {(scope, row.fairness_key) for scope, row in listed if scope in keyed})
     for scope, row in listed:
         row.pass_number = _next(work, scope, row.fairness_key) if scope in keyed else 0
+
+
+def _note_keys(work: Work, pairs: Iterable[tuple[str, str]]) -> Steps[None]:
+    """Make the rows of keys that are the first of their kind in a line, with the weights of their rules."""
+    new = [(s, key) for s, key in sorted(pairs) if work.rows.get(PassRow, _pass_name(s, key)) is None]
+    pools = {scope: subject for scope, _ in new if (subject := _pool_of(scope)) is not None}
+    weights: dict[tuple[str, str], int] = {}
+    keys = sorted({key for scope, key in new if key and scope in pools})
+    if keys:
+        names = sorted(set(pools.values()))
+        # Whoever sets a rule has locked the pool: either the rule is found here, or the key is found there.
+        yield from work.rows.find(WorkPoolRow, [("name", "in", names)])
+        where = [("work_pool", "in", names), ("fairness_key", "in", keys)]
+        for rule in (yield from work.rows.find(FairnessRuleRow, where, lock=Lock.NONE)):
+            weights[rule.work_pool, rule.fairness_key] = rule.weight
+    for scope, key in new:
+        weight = weights.get((pools.get(scope, ""), key), WEIGHT)
+        work.rows.put(PassRow(_pass_name(scope, key), scope, 0, weight))
+
+
+def _pool_of(scope: str) -> str | None:
+    """The name of the work pool that the line is of; None: it is of something else."""
+    kind, subject, _ = json.loads(scope)
+    return subject if kind == RouteKind.WORK_POOL else None
 
 
 def _pass_name(scope: str, key: str) -> str:
@@ -268,7 +299,7 @@ def _pass_name(scope: str, key: str) -> str:
 def _next(work: Work, scope: str, key: str) -> int:
     line, name = _pass(work, scope, scope), _pass_name(scope, key)
     own = _pass(work, scope, name)
-    own.pass_number = next_pass(line.pass_number, own.pass_number)
+    own.pass_number = next_pass(line.pass_number, own.pass_number, own.weight)
     work.rows.put(own)
     return own.pass_number
 
@@ -281,11 +312,11 @@ def _pass(work: Work, scope: str, name: str) -> PassRow:
     return row
 
 
-def unblock(work: Work, deployment_id: str, count: int) -> Steps[int]:
-    """Let the first `count` runs that wait for a slot of the deployment take their turn again."""
+def unblock(work: Work, blocker: str, count: int) -> Steps[int]:
+    """Let the first `count` runs that wait for a slot of the deployment or key take their turn again."""
     blocked = yield from work.rows.find(
         QueuedRunRow,
-        [("blocked_by", "=", deployment_id)],
+        [("blocked_by", "=", blocker)],
         order=["due_time", "run_id"],
         limit=min(count, _MOST_FREED),
         lock=Lock.CLAIM,

@@ -39,6 +39,7 @@ from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.directive_queries import directives
 from headrace_services.storage.dispatch_queries import DispatchQueries
 from headrace_services.storage.events import EventQueries
+from headrace_services.storage.fairness_queries import FairnessQueries
 from headrace_services.storage.flow_queries import FlowQueries
 from headrace_services.storage.graph import graph_nodes
 from headrace_services.storage.input_queries import InputQueries
@@ -71,6 +72,7 @@ class Reader(DispatchQueries):
 
     Attributes:
         work_pools: pools and queues.
+        fairness: rules of fairness keys.
         schedules: schedules of deployments.
         backfills: of schedules.
         deployments: deployments and their versions.
@@ -91,6 +93,7 @@ class Reader(DispatchQueries):
         self._events = EventQueries(backend, self._dialect)
         self._inputs = InputQueries(backend, self._dialect)
         self.work_pools = WorkPoolQueries(backend, self._dialect, clock)
+        self.fairness = FairnessQueries(backend, self._dialect, clock)
         self.schedules = ScheduleQueries(backend, self._dialect)
         self.backfills = BackfillQueries(backend, self._dialect)
         self.deployments = DeploymentQueries(backend, self._dialect)

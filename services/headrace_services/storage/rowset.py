@@ -102,6 +102,12 @@ class Rows:
         found = yield from call(operation, *arguments)
         return type(found)(*([self._same(row) for row in rows] for rows in found))
 
+    def ask(self, operation: str, tables: Collection[type[Entity]], *arguments: Any) -> Steps[Any]:
+        """The answer of an operation that looks at the tables and finds no rows."""
+        for cls in tables:
+            yield from self._write(cls)
+        return (yield from call(operation, *arguments))
+
     def one(self, cls: type[E], where: Where, lock: Lock = Lock.CHANGE) -> Steps[E | None]:
         """The one row that meets the conditions, locked; None: there is none."""
         found = yield from self.find(cls, where, limit=1, lock=lock)

@@ -342,6 +342,8 @@ work_pools = sa.Table(
     sa.Column("update_time", sa.BigInteger, nullable=False),
     # As of runs; so it is below.
     sa.Column("version", sa.BigInteger, nullable=False),
+    # Some fairness key has a limit in this pool.
+    sa.Column("has_key_limits", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("workspace_id", "name", name="work_pools_name_key"),
 )
 
@@ -524,6 +526,8 @@ queue_passes = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("scope", sa.Text, nullable=False),
     sa.Column("pass_number", sa.BigInteger, nullable=False),
+    # Of the key, thousandths.
+    sa.Column("weight", sa.Integer, nullable=False, server_default="1000"),
 )
 sa.Index("queue_passes_scope_idx", queue_passes.c.scope)
 
@@ -552,6 +556,7 @@ attempt_holders = sa.Table(
     sa.Column("lost_count", sa.SmallInteger, nullable=False),
     sa.Column("refusals", sa.SmallInteger, nullable=False),
     sa.Column("excluded", sa.Text),
+    sa.Column("fairness_key", sa.Text, nullable=False, server_default=""),
 )
 _of_deployment = sa.text("deployment_id IS NOT NULL")
 sa.Index("attempt_holders_session_idx", attempt_holders.c.session_id)
@@ -616,6 +621,21 @@ sa.Index(
     backfill_runs.c.backfill_id,
     postgresql_where=_is_open,
     sqlite_where=_is_open,
+)
+
+# What the runs of a fairness key have of a pool.
+fairness_rules = sa.Table(
+    "fairness_rules",
+    metadata,
+    sa.Column("work_pool", sa.Text, primary_key=True),
+    sa.Column("fairness_key", sa.Text, primary_key=True),
+    _workspace(),
+    # Thousandths.
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Column("concurrency_limit", sa.Integer),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("update_time", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
 )
 
 # What may be left of attempts that were given up, until a worker has removed it.

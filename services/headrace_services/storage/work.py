@@ -16,13 +16,14 @@ from headrace_services.domain.states import CANCELLED, CANCELLING, PAUSED
 from headrace_services.storage import steps
 from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, WorkQueueRow
 from headrace_services.storage.entities import Entity
+from headrace_services.storage.fairness_rows import FairnessRuleRow
 from headrace_services.storage.queueing import Queueing, may_be_dispatched
 from headrace_services.storage.rows import RecorderRow, RunRow, decode_tags
 from headrace_services.storage.rowset import Rows, RowWrites
 from headrace_services.storage.state_codec import StateStamp
 from headrace_services.storage.steps import Row, Steps
 
-_DECIDING: Final = (DeploymentRow, WorkPoolRow, WorkQueueRow)
+_DECIDING: Final = (DeploymentRow, FairnessRuleRow, WorkPoolRow, WorkQueueRow)
 """Tables whose changes may let a run go that has waited."""
 
 __all__ = ["Facts", "TimerKind", "Work", "Writes", "recorder_from_row", "run_from_row"]

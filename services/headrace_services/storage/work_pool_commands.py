@@ -25,6 +25,7 @@ from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, 
 from headrace_services.storage.deployment_codec import set_queue
 from headrace_services.storage.dispatch_rows import QueuedRunRow
 from headrace_services.storage.entities import Lock
+from headrace_services.storage.fairness_rows import FairnessRuleRow
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 from headrace_services.storage.work_pool_codec import (
@@ -250,6 +251,7 @@ class DeleteWorkPool(Command[None]):
     def apply(self, work: Work) -> Steps[None]:
         row = yield from find_pool(work, self._name, Lock.OWN)
         yield from work.rows.delete_where(WorkQueueRow, [("pool_id", "=", row.id)])
+        yield from work.rows.delete_where(FairnessRuleRow, [("work_pool", "=", row.name)])
         work.rows.delete(row)
 
 

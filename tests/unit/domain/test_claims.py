@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from headrace_services.domain.claims import (
     choose,
     obstacle,
 )
-from headrace_services.domain.fairness import next_pass
+from headrace_services.domain.fairness import STRIDE, WEIGHT, next_pass
 
 POOL = RouteKind.WORK_POOL
 
@@ -60,6 +61,9 @@ CASES: list[tuple[Candidate, Facts, Obstacle | None]] = [
     (candidate(), facts(offer(), pools={"pool": Line(FULL)}), Obstacle.WORK_POOL_LIMIT),
     (candidate(), facts(offer(), pools={"pool": Line(FREE)}), None),
     (candidate(deployment_id="d"), facts(offer(), deployments={"d": FULL}), Obstacle.DEPLOYMENT_LIMIT),
+    (candidate(fairness_key="k"), facts(offer(), keys={("pool", "k"): FULL}), Obstacle.FAIRNESS_KEY_LIMIT),
+    (candidate(fairness_key="k"), facts(offer(), keys={("pool", "other"): FULL}), None),
+    (candidate(fairness_key="k"), facts(offer(), keys={("other", "k"): FULL}), None),
     (candidate(kind=RouteKind.TASK), facts(offer(kind=RouteKind.TASK), pools={}), None),
 ]
 
@@ -127,5 +131,33 @@ def test_one_tenant_with_many_delays_another_by_one_turn() -> None:
 
 
 def test_who_was_away_has_no_claim_on_what_others_used() -> None:
-    assert next_pass(1000, 3) == 1001
-    assert next_pass(1000, 1005) == 1006
+    assert next_pass(1000, 3) == 1000 + STRIDE
+    assert next_pass(1000, 1005) == 1005 + STRIDE
+
+
+def test_weights_share_the_turns() -> None:
+    """As with a claim each time that a worker has room: three to one, within a twentieth, at any time."""
+    weights = {"heavy": 3 * WEIGHT, "plain": WEIGHT}
+    waiting: list[tuple[int, str]] = []
+    last: dict[str, int] = {}
+    line, served = 0, dict.fromkeys(weights, 0)
+    for start in range(4000):
+        for key in weights:  # both always have more that waits
+            if start % 4 == 0:
+                for _ in range(4):
+                    last[key] = next_pass(line, last.get(key, 0), weights[key])
+                    heapq.heappush(waiting, (last[key], key))
+        line, key = heapq.heappop(waiting)
+        served[key] += 1
+        if start >= 400:
+            assert 0.95 * 3 <= served["heavy"] / served["plain"] <= 1.05 * 3
+
+
+def test_a_full_key_holds_up_no_other() -> None:
+    said = facts(offer(credit=5), keys={("pool", "a"): Limit(2, held=1)})
+    waiting = [candidate(f"{key}{number}", fairness_key=key) for key in "ab" for number in range(3)]
+    choices = choose(waiting, said, random.Random(1))
+    handed = [choice.candidate.run_id for choice in choices if choice.offer is not None]
+    assert handed == ["a0", "b0", "b1", "b2"]
+    stopped = [choice.obstacle for choice in choices if choice.offer is None]
+    assert stopped == [Obstacle.FAIRNESS_KEY_LIMIT] * 2

@@ -625,3 +625,29 @@ UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num 
 ALTER TABLE schedules ADD COLUMN skips TEXT;
 
 UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
+
+-- Running upgrade 0011 -> 0012
+
+CREATE TABLE fairness_rules (
+    work_pool TEXT NOT NULL, 
+    fairness_key TEXT NOT NULL, 
+    workspace_id SMALLINT DEFAULT '1' NOT NULL, 
+    weight INTEGER NOT NULL, 
+    concurrency_limit INTEGER, 
+    create_time BIGINT NOT NULL, 
+    update_time BIGINT NOT NULL, 
+    version BIGINT NOT NULL, 
+    PRIMARY KEY (work_pool, fairness_key)
+);
+
+ALTER TABLE work_pools ADD COLUMN has_key_limits BOOLEAN DEFAULT 0 NOT NULL;
+
+ALTER TABLE attempt_holders ADD COLUMN fairness_key TEXT DEFAULT '' NOT NULL;
+
+ALTER TABLE queue_passes ADD COLUMN weight INTEGER DEFAULT '1000' NOT NULL;
+
+UPDATE queue_passes SET pass_number = pass_number * 1000000;
+
+UPDATE run_queue SET pass_number = pass_number * 1000000 WHERE pass_number > 0;
+
+UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
