@@ -35,7 +35,7 @@ class Deployable:
         rrule: Texts | None = None,
         schedule: Schedule | None = None,
         schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
+        paused: bool | None = None,
         concurrency_limit: int | ConcurrencyLimitConfig | None = None,
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
@@ -57,7 +57,7 @@ class Deployable:
             rrule: recurrence rules in UTC.
             schedule: with a time zone, parameters, or more.
             schedules: several of them.
-            paused: no schedule makes a run.
+            paused: no schedule makes a run; None: as it is, and not if it is new.
             concurrency_limit: runs at once.
             parameters: of runs that do not say otherwise.
             description: default: the flow's.
@@ -108,7 +108,7 @@ class Deployable:
         rrule: Texts | None = None,
         schedule: Schedule | None = None,
         schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
+        paused: bool | None = None,
         global_limit: int | ConcurrencyLimitConfig | None = None,
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
@@ -125,6 +125,7 @@ class Deployable:
         Args:
             name: of the deployment; default: the flow's.
             interval: as of `to_deployment`, as are all options that are not named here.
+            paused: no schedule makes a run; None: they do from now on.
             global_limit: runs at once, wherever they run.
             pause_on_shutdown: pause the deployment at the end, unless another process serves it too.
             print_starting_message: say what is served.
@@ -165,7 +166,7 @@ class Deployable:
         rrule: Texts | None = None,
         schedule: Schedule | None = None,
         schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
+        paused: bool | None = None,
         concurrency_limit: int | ConcurrencyLimitConfig | None = None,
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
@@ -223,7 +224,7 @@ class Deployable:
         rrule: Texts | None = None,
         schedule: Schedule | None = None,
         schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
+        paused: bool | None = None,
         concurrency_limit: int | ConcurrencyLimitConfig | None = None,
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,

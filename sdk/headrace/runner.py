@@ -38,6 +38,12 @@ Texts: TypeAlias = "str | Sequence[str]"
 EntrypointType: TypeAlias = Literal["file", "module"]
 
 DEFAULT_LIMIT: Final = 5
+# What a `RunnerDeployment` says of a deployment in any case.
+_SAID: Final = (
+    *("description", "version", "version_info", "tags", "schedules", "concurrency", "parameters"),
+    *("parameter_schema", "skip_parameter_check", "job_variables", "pull_steps", "path", "entrypoint"),
+    *("work_pool", "work_queue", "on_lost"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class RunnerDeployment:
         entrypoint: `file.py:flow` or `package.module:flow`, relative to `path`.
         path: folder from which runs are started.
         schedules: when runs are made.
-        paused: no schedule makes a run.
+        paused: no schedule makes a run; None: as it is, and not if it is new.
         parameters: of runs that do not say otherwise.
         parameter_schema: JSON schema of the flow's parameters.
         enforce_parameter_schema: parameters are checked when a run is created.
@@ -85,7 +91,7 @@ class RunnerDeployment:
     entrypoint: str
     path: str = ""
     schedules: tuple[Schedule, ...] = ()
-    paused: bool = False
+    paused: bool | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     parameter_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
     enforce_parameter_schema: bool = True
@@ -110,7 +116,7 @@ class RunnerDeployment:
         rrule: Texts | None = None,
         schedule: Schedule | None = None,
         schedules: Sequence[Schedule] | None = None,
-        paused: bool = False,
+        paused: bool | None = None,
         concurrency_limit: int | ConcurrencyLimitConfig | None = None,
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
@@ -150,6 +156,11 @@ class RunnerDeployment:
             storage=source.storage if source else None,
         )
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The fields of the message that count; the others stay as the server has them."""
+        return _SAID if self.paused is None else (*_SAID, "paused")
+
     def to_message(self) -> Deployment:
         """The deployment as the server takes it.
 
@@ -164,7 +175,7 @@ class RunnerDeployment:
             description=self.description,
             version=self.version,
             tags=self.tags,
-            paused=self.paused,
+            paused=bool(self.paused),
             schedules=[schedule.to_message() for schedule in self.schedules],
             parameters=to_json(dict(self.parameters)).decode(),
             parameter_schema=json.dumps(dict(self.parameter_schema)),
@@ -199,7 +210,7 @@ class RunnerDeployment:
         """
         wanted = self if work_pool_name is None else replace(self, work_pool_name=work_pool_name)
         async with get_client() as client:
-            answer = await client.apply_deployment(wanted.to_message())
+            answer = await client.apply_deployment(wanted.to_message(), wanted.paths)
         return answer.deployment.id
 
 
@@ -241,6 +252,9 @@ class Runner:
             raise ValueError(
                 f"'{deployment.name}' is for workers of pool {deployment.work_pool_name}: apply it instead"
             )
+        if deployment.paused is None:
+            # Whoever served it before has paused it when it left.
+            deployment = replace(deployment, paused=False)
         deployment_id = await deployment.apply()
         self.deployment_ids.append(deployment_id)
         return deployment_id

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
@@ -24,6 +25,7 @@ from headrace.exceptions import MissingFlowError
 from headrace.flows import Flow
 from headrace.runner import RunnerDeployment
 from headrace.settings import temporary_settings
+from headrace.v1.deployment_pb2 import Deployment
 from headrace.v1.work_pool_pb2 import WorkPool
 from tests.support.servers import ServerProcess
 from tests.support.tools import ROOT
@@ -138,6 +140,22 @@ def test_nothing_is_made_when_one_deployment_cannot_be(client: SyncHeadraceClien
     with pytest.raises(ValueError, match="at least one"):
         deploy()
     assert names(client).isdisjoint({"good", "bad"})
+
+
+def test_deploying_again_leaves_it_paused_that_is(client: SyncHeadraceClient) -> None:
+    def deployed(**options: Any) -> Deployment:
+        here.deploy("kept", "p", cron="0 9 * * *", print_next_steps=False, **options)
+        return client.get_deployment("here/kept")
+
+    assert not deployed().paused
+    client.pause_deployment("here/kept")
+    labelled = Deployment(flow_name="here", name="kept", labels={"team": "blue"})
+    client.apply_deployment(labelled, ["labels"])
+    again = deployed(description="Another text.")
+    assert (again.paused, again.description) == (True, "Another text.")
+    assert dict(again.labels) == {"team": "blue"}, "code does not speak of them"
+    assert not deployed(paused=False).paused
+    assert deployed(paused=True).paused
 
 
 def test_pools_whose_workers_are_elsewhere(

@@ -422,11 +422,6 @@ ABSENT: Final[dict[str, dict[str, str]]] = {
 }
 
 OTHER_DEFAULTS: Final[dict[str, list[object]]] = {
-    # A deployment is declared as a whole: what is not said of it is not so.
-    "headrace.flows.Flow.adeploy paused": [None, False],
-    "headrace.flows.Flow.deploy paused": [None, False],
-    "headrace.flows.Flow.serve paused": [None, False],
-    "headrace.flows.Flow.to_deployment paused": [None, False],
     # Of the class; the decorator's is None there, too.
     "headrace.tasks.Task log_prints": [False, None],
     "headrace.testing.utilities.headrace_test_harness server_startup_timeout": [30, 30.0],

@@ -84,8 +84,8 @@ async def adeploy(
         if image is not None:
             reference = await _provided(image, build, push)
             ready = [replace(one, job_variables={**one.job_variables, "image": reference}) for one in ready]
-        messages = [one.to_message() for one in ready]
-        ids = [(await client.apply_deployment(message)).deployment.id for message in messages]
+        messages = [(one.to_message(), one.paths) for one in ready]
+        ids = [(await client.apply_deployment(*message)).deployment.id for message in messages]
     if print_next_steps_message:
         _print_next_steps(ready, pools)
     return ids
