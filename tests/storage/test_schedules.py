@@ -23,7 +23,6 @@ from headrace_services.storage.schedule_changes import (
     apply_schedules,
 )
 from headrace_services.storage.schedule_firing import TriggerSchedule
-from headrace_services.storage.schedule_rows import ScheduleRow
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 from tests.storage.build import SECOND, START, ManualClock, state
@@ -466,32 +465,6 @@ async def test_a_change_takes_back_what_is_not_due_yet(database: Database, clock
     assert len(await runs_of(database)) == 2
     await database.writer.do(UpdateSchedule(cron("0 12 * * *", id=made.id), ["cron"]))
     assert await times_of(database) == ["08:01"]
-
-
-async def test_a_schedule_that_cannot_be_read_stops_itself_and_no_other(
-    database: Database, clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    deployment = await a_deployment(database)
-    broken, sound = (
-        await a_schedule(database, deployment, slug="broken"),
-        await a_schedule(database, deployment),
-    )
-
-    def spoil(work: Work) -> Steps[None]:
-        yield from work.rows.load(ScheduleRow, [(broken.id,)])
-        row = work.rows.get(ScheduleRow, broken.id)
-        assert row is not None
-        row.spec = Schedule(cron={"cron": "* * * * *", "timezone": "Asia/Atlantis"}).SerializeToString()
-        work.rows.put(row)
-
-    await database.writer.do(Do(spoil))
-    clock.advance(60)
-    assert await tick(database) == 1
-    after = await database.reader.schedules.get(broken.id)
-    assert "Asia/Atlantis" in after.disabled_reason and not after.HasField("next_fire_time")
-    assert (await runs_of(database))[0].schedule_id == sound.id
-    mended = await database.writer.do(UpdateSchedule(cron("* * * * *", id=broken.id), ["cron"]))
-    assert not mended.disabled_reason and mended.HasField("next_fire_time")
 
 
 async def test_a_deployment_that_is_gone_makes_nothing(database: Database, clock: ManualClock) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from cyclopts import Parameter
@@ -28,6 +28,7 @@ __all__ = [
     "details",
     "find_schedule",
     "in_zone",
+    "known_zone",
     "label",
     "next_fire",
     "row",
@@ -186,10 +187,18 @@ def ahead(fire: datetime, now: datetime) -> str:
 
 
 def in_zone(fire: datetime, zone: str) -> str:
-    """A fire as the wall of the zone shows it."""
-    from zoneinfo import ZoneInfo
+    """A fire as the wall of the zone shows it; in UTC where this machine does not know the zone."""
+    return f"{fire.astimezone(known_zone(zone)):%a %Y-%m-%d %H:%M:%S %Z}"
 
-    return f"{fire.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M:%S %Z}"
+
+def known_zone(zone: str) -> tzinfo:
+    """The zone of the name; UTC where this machine does not know it."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC
 
 
 def details(schedule: Schedule, fires: Sequence[datetime]) -> Sequence[tuple[str, str]]:

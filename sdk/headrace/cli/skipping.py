@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter
 
@@ -14,6 +13,7 @@ from headrace.cli.schedule_views import (
     ScheduleArgument,
     find_schedule,
     in_zone,
+    known_zone,
     label,
     next_fire,
     tell,
@@ -60,4 +60,4 @@ async def unskip(schedule: ScheduleArgument, times: _Times, /, *, output: Output
 
 def _instants(asked: Sequence[datetime | None], zone: str) -> list[datetime]:
     """The times as instants; without a zone of their own they are the wall time of the schedule's."""
-    return [time if time.tzinfo else time.replace(tzinfo=ZoneInfo(zone)) for time in asked if time]
+    return [time if time.tzinfo else time.replace(tzinfo=known_zone(zone)) for time in asked if time]

@@ -19,6 +19,7 @@ from headrace_services.domain.schedules import lead_before
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow
 from headrace_services.storage.entities import Lock
+from headrace_services.storage.schedule_disabling import disable
 from headrace_services.storage.schedule_firing import looks_at_others, owned_schedule
 from headrace_services.storage.schedule_rows import Plan, ScheduleRow, checked_spec, plan_of, schedule_message
 from headrace_services.storage.scheduled_runs import clear_scheduled
@@ -150,8 +151,7 @@ def start_firing(work: Work, deployment: DeploymentRow, row: ScheduleRow) -> Non
     try:
         plan = plan_of(row.spec)
     except ScheduleInvalid as error:
-        row.stop(work.now)
-        row.disabled_reason = str(error)
+        disable(work, row, error)
         return
     if row.next_fire_time is not None and row.next_fire_time <= work.now:
         row.expect(row.next_fire_time, lead_of(plan, deployment, row.next_fire_time))  # what is due stays due

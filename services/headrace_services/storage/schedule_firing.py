@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from headrace.core.clock import from_micros
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import new_id
-from headrace.core.schedules import ScheduleInvalid, jitter_of
+from headrace.core.schedules import jitter_of
 from headrace.v1.run_pb2 import Run
 from headrace_services.domain.schedules import (
     ActiveRun,
@@ -27,6 +27,7 @@ from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import DeploymentRow
 from headrace_services.storage.entities import Lock
 from headrace_services.storage.run_commands import shown
+from headrace_services.storage.schedule_disabling import disable
 from headrace_services.storage.schedule_rows import OverlapWaitRow, Plan, ScheduleRow, plan_of
 from headrace_services.storage.scheduled_runs import (
     Wish,
@@ -37,6 +38,7 @@ from headrace_services.storage.scheduled_runs import (
     enter_scheduled,
     idempotency_key,
     run_id_of,
+    template_of,
 )
 from headrace_services.storage.steps import Steps, breathe
 from headrace_services.storage.work import Work
@@ -150,10 +152,10 @@ class _Batch:
             # As long before as was said when the fire was expected.
             lead = 0 if looks or row.due_time is None else row.next_fire_time - row.due_time
             fires = due_fires(plan.timing, row.next_fire_time, work.now, work.now + lead, plan.catch_up)
-        except ScheduleInvalid as error:
-            row.stop(work.now)
-            row.disabled_reason = str(error)
-            _log.error("schedule %s of deployment %s is stopped: %s", row.label, row.deployment_id, error)
+            template_of(deployment, row)
+        except Exception as error:
+            # Whatever it is: it would come again with every look, and the others of the batch would wait.
+            disable(work, row, error)
             return
         if fires.missed:
             row.missed_fires += fires.missed

@@ -43,6 +43,7 @@ __all__ = [
     "enter_scheduled",
     "idempotency_key",
     "run_id_of",
+    "template_of",
 ]
 
 AUTO_TAG: Final = "auto-scheduled"
@@ -145,7 +146,7 @@ def _source(deployment: DeploymentRow, schedule: FiringSchedule, over: Mapping[s
         parameters = _parameters(said, schedule.spec) | dict(over)
         return run_of_deployment(said, deployment.version_id, parameters)
     source = Run()
-    source.CopyFrom(_template(deployment.spec, deployment.version_id, schedule.spec))
+    source.CopyFrom(template_of(deployment, schedule))
     return source
 
 
@@ -154,9 +155,13 @@ def _parameters(said: Deployment, schedule: bytes) -> dict[str, Any]:
     return json.loads(said.parameters or "{}") | of_schedule
 
 
+def template_of(deployment: DeploymentRow, schedule: FiringSchedule) -> Run:
+    """What all runs of a schedule have in common; not to be changed."""
+    return _template(deployment.spec, deployment.version_id, schedule.spec)
+
+
 @lru_cache(maxsize=16384)
 def _template(deployment: bytes, version_id: str, schedule: bytes) -> Run:
-    """What all runs of a schedule have in common; not to be changed."""
     said = deployment_spec(deployment)
     return run_of_deployment(said, version_id, _parameters(said, schedule))
 
