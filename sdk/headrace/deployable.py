@@ -40,6 +40,7 @@ class Deployable:
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
+        fairness_key: str | None = None,
         version: str | None = None,
         enforce_parameter_schema: bool = True,
         work_pool_name: str | None = None,
@@ -62,6 +63,8 @@ class Deployable:
             parameters: of runs that do not say otherwise.
             description: default: the flow's.
             tags: of every run.
+            fairness_key: runs of equal keys take turns with those of others; a template over `parameters`,
+                `tags` and `labels` such as `{{ parameters.tenant }}`. None: as the server has it.
             version: default: the flow's.
             enforce_parameter_schema: parameters are checked when a run is created.
             work_pool_name: whose workers run it; None: whoever serves it.
@@ -87,6 +90,7 @@ class Deployable:
             parameters=parameters,
             description=description,
             tags=tags,
+            fairness_key=fairness_key,
             version=version,
             enforce_parameter_schema=enforce_parameter_schema,
             work_pool_name=work_pool_name,
@@ -113,6 +117,7 @@ class Deployable:
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
+        fairness_key: str | None = None,
         version: str | None = None,
         enforce_parameter_schema: bool = True,
         pause_on_shutdown: bool = True,
@@ -145,6 +150,7 @@ class Deployable:
             parameters=parameters,
             description=description,
             tags=tags,
+            fairness_key=fairness_key,
             version=version,
             enforce_parameter_schema=enforce_parameter_schema,
             entrypoint_type=entrypoint_type,
@@ -171,6 +177,7 @@ class Deployable:
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
+        fairness_key: str | None = None,
         version: str | None = None,
         enforce_parameter_schema: bool = True,
         work_queue_name: str | None = None,
@@ -198,6 +205,7 @@ class Deployable:
             parameters=parameters,
             description=description,
             tags=tags,
+            fairness_key=fairness_key,
             version=version,
             enforce_parameter_schema=enforce_parameter_schema,
             work_queue_name=work_queue_name,
@@ -229,6 +237,7 @@ class Deployable:
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
+        fairness_key: str | None = None,
         version: str | None = None,
         enforce_parameter_schema: bool = True,
         work_queue_name: str | None = None,
@@ -284,6 +293,7 @@ class Deployable:
                 parameters=parameters,
                 description=description,
                 tags=tags,
+                fairness_key=fairness_key,
                 version=version,
                 enforce_parameter_schema=enforce_parameter_schema,
                 work_queue_name=work_queue_name,

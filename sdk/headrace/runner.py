@@ -77,6 +77,7 @@ class RunnerDeployment:
         enforce_parameter_schema: parameters are checked when a run is created.
         description: for people.
         tags: of every run.
+        fairness_key: whose turn a run takes, a template; empty: that of all without one. None: as it is.
         version: free text.
         concurrency_limit: runs at once; None: no limit.
         work_pool_name: whose workers run it; empty: whoever serves it.
@@ -104,6 +105,7 @@ class RunnerDeployment:
     job_variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     is_durable: bool = False
     storage: Storage | None = None
+    fairness_key: str | None = None
 
     @classmethod
     def from_flow(
@@ -121,6 +123,7 @@ class RunnerDeployment:
         parameters: Mapping[str, Any] | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
+        fairness_key: str | None = None,
         version: str | None = None,
         enforce_parameter_schema: bool = True,
         work_pool_name: str | None = None,
@@ -147,6 +150,7 @@ class RunnerDeployment:
             enforce_parameter_schema=enforce_parameter_schema,
             description=(flow.description if description is None else description) or "",
             tags=tuple(tags),
+            fairness_key=fairness_key,
             version=(flow.version if version is None else version) or "",
             concurrency_limit=ConcurrencyLimitConfig(limit) if isinstance(limit, int) else limit,
             work_pool_name=work_pool_name or "",
@@ -159,7 +163,8 @@ class RunnerDeployment:
     @property
     def paths(self) -> tuple[str, ...]:
         """The fields of the message that count; the others stay as the server has them."""
-        return _SAID if self.paused is None else (*_SAID, "paused")
+        said = {"paused": self.paused, "fairness_key": self.fairness_key}
+        return (*_SAID, *(name for name, value in said.items() if value is not None))
 
     def to_message(self) -> Deployment:
         """The deployment as the server takes it.
@@ -175,6 +180,7 @@ class RunnerDeployment:
             description=self.description,
             version=self.version,
             tags=self.tags,
+            fairness_key=self.fairness_key or "",
             paused=bool(self.paused),
             schedules=[schedule.to_message() for schedule in self.schedules],
             parameters=to_json(dict(self.parameters)).decode(),

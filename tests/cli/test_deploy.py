@@ -29,6 +29,7 @@ deployments:
     tags: [etl]
     parameters: {region: north}
     concurrency_limit: 2
+    fairness_key: "tenant {{ parameters.region }}"
     schedules: [{slug: night, cron: "0 2 * * *", timezone: Europe/Oslo}]
     work_pool:
       name: main
@@ -92,6 +93,7 @@ def test_a_file_is_deployed_and_deployed_again(cli: Cli, project: Path) -> None:
     assert (
         nightly.job_variables["env"]["IMAGE"] == "shop:7" and nightly.job_variables["env"]["HOME_OF"] == "ada"
     )
+    assert nightly.fairness_key == "tenant {{ parameters.region }}"
     assert [schedule.slug for schedule in nightly.schedules] == ["night"]
     assert nightly.version_info["type"] == "headrace:simple"
     assert list(kept("reports/weekly").pull_steps.steps) == []
@@ -161,11 +163,24 @@ def test_what_was_deployed_differs_in_nothing_from_the_file(cli: Cli, project: P
 
 def test_the_command_line_stands_over_the_file(cli: Cli, project: Path) -> None:
     words = ["--cron", "0 3 * * *", "--timezone", "UTC", "-p", "prod", "-t", "x", "--param", "region=west"]
-    assert cli("deploy", "-n", "nightly", *words, "--job-variable", "working_dir=other").code == 0
+    assert (
+        cli(
+            "deploy",
+            "-n",
+            "nightly",
+            *words,
+            "--job-variable",
+            "working_dir=other",
+            "--fairness-key",
+            "{{ tags[0] }}",
+        ).code
+        == 0
+    )
     nightly = kept("orders/nightly")
     assert nightly.work_pool == "prod" and list(nightly.tags) == ["x"]
     assert json.loads(nightly.parameters) == {"region": "west"}
     assert nightly.job_variables["working_dir"] == "other"
+    assert nightly.fairness_key == "{{ tags[0] }}"
     assert nightly.job_variables["env"]["IMAGE"] == "shop:7"
     assert [schedule.cron.cron for schedule in nightly.schedules] == ["0 3 * * *"]
 

@@ -38,6 +38,7 @@ def test_options_reach_the_deployment() -> None:
         paused=True,
         concurrency_limit=limit,
         tags=["a", "b"],
+        fairness_key="{{ parameters.name }}",
         enforce_parameter_schema=False,
         work_pool_name="p",
         work_queue_name="q",
@@ -50,10 +51,16 @@ def test_options_reach_the_deployment() -> None:
     assert message.concurrency.collision_strategy == COLLISION_STRATEGY_CANCEL_NEW
     assert message.concurrency.grace.seconds == 60
     assert list(message.tags) == ["a", "b"]
+    assert message.fairness_key == "{{ parameters.name }}"
     assert message.skip_parameter_check
     assert (message.work_pool, message.work_queue) == ("p", "q")
     assert message.job_variables["env"]["A"] == "1"
     assert message.entrypoint == f"{__name__}:greet"
+
+
+def test_a_fairness_key_that_is_not_said_stays() -> None:
+    assert "fairness_key" not in greet.to_deployment("mine").paths
+    assert "fairness_key" in greet.to_deployment("mine", fairness_key="").paths
 
 
 def test_schedules_of_every_kind() -> None:

@@ -52,6 +52,10 @@ async def deploy(
     work_queue: Annotated[
         str | None, Parameter(name=["--work-queue", "-q"], help="Queue of the pool; made when missing.")
     ] = None,
+    fairness_key: Annotated[
+        str | None,
+        Parameter(help="Runs of equal keys take turns with those of others, e.g. '{{ parameters.tenant }}'."),
+    ] = None,
     job_variable: Annotated[
         Repeated, Parameter(help="NAME=VALUE, or a JSON object, for the job. Repeatable.")
     ] = (),
@@ -89,6 +93,7 @@ async def deploy(
         "version": version,
         "version_type": version_type,
         "tags": list(tag) or None,
+        "fairness_key": fairness_key,
         "work_pool": _set(name=pool, work_queue_name=work_queue, job_variables=_variables(job_variable)),
         "schedules": schedules or None,
         "concurrency_limit": _set(limit=concurrency_limit, collision_strategy=collision_strategy),

@@ -27,6 +27,10 @@ def serve(
     tag: Annotated[
         tuple[str, ...], Parameter(name=["--tag", "-t"], help="A tag of its runs. Repeatable.")
     ] = (),
+    fairness_key: Annotated[
+        str | None,
+        Parameter(help="Runs of equal keys take turns with those of others, e.g. '{{ parameters.tenant }}'."),
+    ] = None,
     cron: Annotated[str | None, Parameter(help="When runs are made, such as '0 9 * * MON-FRI'.")] = None,
     interval: Annotated[
         float | None, Parameter(validator=Number(gte=1), help="Seconds between runs, instead.")
@@ -80,6 +84,7 @@ def serve(
         concurrency_limit=global_limit,
         description=description,
         tags=tag,
+        fairness_key=fairness_key,
         version=version,
     )
     if ":" in entrypoint:

@@ -188,10 +188,14 @@ class DeploymentEntry(_Entry):
         Raises:
             ProjectError: what a step put out does not fit where it is wanted.
         """
-        said = self.model_dump(exclude_unset=True, exclude={"build", "push", "pull"})
+        said = self.model_dump(exclude_unset=True, exclude={"build", "push", "pull", "fairness_key"})
         lookups = (templates.outputs(outputs), templates.kept("ctx.", "event."))
         try:
-            filled = DeploymentEntry.model_validate(templates.resolve(said, *lookups))
+            resolved = templates.resolve(said, *lookups)
+            if self.fairness_key is not None:  # what it is made of is known when a run is made
+                of_runs = templates.kept("parameters", "tags", "labels")
+                resolved["fairness_key"] = templates.resolve(self.fairness_key, of_runs, *lookups)
+            filled = DeploymentEntry.model_validate(resolved)
         except (ValidationError, templates.TemplateError) as error:
             raise ProjectError(f"deployment {self.name}: {error}") from error
         own: dict[str, Any] = {
