@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from headrace.deployments.declaring import (
+        ConcurrencyLimitConfig,
+        EntrypointType,
+        Intervals,
+        RunnerDeployment,
+        Texts,
+    )
     from headrace.deployments.sources import FlowSource, Source
     from headrace.docker import DockerImage
     from headrace.flows import Flow
-    from headrace.runner import ConcurrencyLimitConfig, EntrypointType, Intervals, RunnerDeployment, Texts
     from headrace.schedules import Schedule
 
 __all__ = ["Deployable"]
@@ -75,7 +81,7 @@ class Deployable:
         Raises:
             ValueError: another process could not load the flow, or more than one kind of schedule is given.
         """
-        from headrace.runner import RunnerDeployment
+        from headrace.deployments.declaring import RunnerDeployment
 
         return RunnerDeployment.from_flow(
             cast("Flow[..., Any]", self),
@@ -123,6 +129,7 @@ class Deployable:
         pause_on_shutdown: bool = True,
         print_starting_message: bool = True,
         limit: int | None = None,
+        webserver: bool = False,
         entrypoint_type: EntrypointType = "file",
     ) -> None:
         """Serve the flow as a deployment from this process, until it is told to stop.
@@ -135,6 +142,7 @@ class Deployable:
             pause_on_shutdown: pause the deployment at the end, unless another process serves it too.
             print_starting_message: say what is served.
             limit: runs at once in this process; None: as many as there are.
+            webserver: answer over HTTP, as `headrace.runner.Runner` does.
         """
         from headrace.runner import serve
 
@@ -160,6 +168,7 @@ class Deployable:
             pause_on_shutdown=pause_on_shutdown,
             print_starting_message=print_starting_message,
             limit=limit,
+            webserver=webserver,
         )
 
     async def adeploy(

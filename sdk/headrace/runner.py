@@ -9,215 +9,25 @@ A serving process registers its deployments and is a worker for their runs, each
 from __future__ import annotations
 
 import asyncio
-import inspect
-import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from pathlib import Path
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from headrace.client import get_client
 from headrace.core.errors import ConfigurationError, ServiceError
-from headrace.schedules import Schedule
+from headrace.deployments.declaring import ConcurrencyLimitConfig, RunnerDeployment
 from headrace.settings import get_current_settings
-from headrace.v1.deployment_pb2 import CollisionStrategy, Deployment
-from headrace.v1.run_pb2 import LOST_ATTEMPT_POLICY_RESCHEDULE
 from headrace.v1.worker_pb2 import WorkerStatus
 
 if TYPE_CHECKING:
-    from headrace.deployments.sources import Storage
     from headrace.flows import Flow
 
 __all__ = ["ConcurrencyLimitConfig", "Runner", "RunnerDeployment", "aserve", "serve"]
 
-Intervals: TypeAlias = "timedelta | float | Sequence[timedelta | float]"
-Texts: TypeAlias = "str | Sequence[str]"
-EntrypointType: TypeAlias = Literal["file", "module"]
-
 DEFAULT_LIMIT: Final = 5
-# What a `RunnerDeployment` says of a deployment in any case.
-_SAID: Final = (
-    *("description", "version", "version_info", "tags", "schedules", "concurrency", "parameters"),
-    *("parameter_schema", "skip_parameter_check", "job_variables", "pull_steps", "path", "entrypoint"),
-    *("work_pool", "work_queue", "on_lost"),
-)
-
-
-@dataclass(frozen=True)
-class ConcurrencyLimitConfig:
-    """How many runs of a deployment there may be at once.
-
-    Attributes:
-        limit: at least 1.
-        collision_strategy: what becomes of one run more: `ENQUEUE` has it wait, `CANCEL_NEW` cancels it.
-        grace_period_seconds: how long a run that was let in may take until it runs.
-    """
-
-    limit: int
-    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
-    grace_period_seconds: int = 300
-
-
-@dataclass(frozen=True)
-class RunnerDeployment:
-    """A deployment as code describes it; `apply` makes it so on the server.
-
-    Attributes:
-        name: unique for the flow.
-        flow_name: of the flow.
-        entrypoint: `file.py:flow` or `package.module:flow`, relative to `path`.
-        path: folder from which runs are started.
-        schedules: when runs are made.
-        paused: no schedule makes a run; None: as it is, and not if it is new.
-        parameters: of runs that do not say otherwise.
-        parameter_schema: JSON schema of the flow's parameters.
-        enforce_parameter_schema: parameters are checked when a run is created.
-        description: for people.
-        tags: of every run.
-        fairness_key: whose turn a run takes, a template; empty: that of all without one. None: as it is.
-        version: free text.
-        concurrency_limit: runs at once; None: no limit.
-        work_pool_name: whose workers run it; empty: whoever serves it.
-        work_queue_name: of the pool; empty: the default one.
-        job_variables: over the pool's template.
-        is_durable: completed steps are not run again, so that a run that was lost is better taken up.
-        storage: where runs fetch the code from; None: it is there.
-    """
-
-    name: str
-    flow_name: str
-    entrypoint: str
-    path: str = ""
-    schedules: tuple[Schedule, ...] = ()
-    paused: bool | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    parameter_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    enforce_parameter_schema: bool = True
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    version: str = ""
-    concurrency_limit: ConcurrencyLimitConfig | None = None
-    work_pool_name: str = ""
-    work_queue_name: str = ""
-    job_variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    is_durable: bool = False
-    storage: Storage | None = None
-    fairness_key: str | None = None
-
-    @classmethod
-    def from_flow(
-        cls,
-        flow: Flow[..., Any],
-        name: str,
-        *,
-        interval: Intervals | None = None,
-        cron: Texts | None = None,
-        rrule: Texts | None = None,
-        schedule: Schedule | None = None,
-        schedules: Sequence[Schedule] | None = None,
-        paused: bool | None = None,
-        concurrency_limit: int | ConcurrencyLimitConfig | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        description: str | None = None,
-        tags: Sequence[str] = (),
-        fairness_key: str | None = None,
-        version: str | None = None,
-        enforce_parameter_schema: bool = True,
-        work_pool_name: str | None = None,
-        work_queue_name: str | None = None,
-        job_variables: Mapping[str, Any] | None = None,
-        entrypoint_type: EntrypointType = "file",
-    ) -> RunnerDeployment:
-        """The deployment of a flow; the options are those of `Flow.to_deployment`.
-
-        Raises:
-            ValueError: another process could not load the flow, or more than one kind of schedule is given.
-        """
-        limit = concurrency_limit
-        source = flow.source
-        return cls(
-            name=name,
-            flow_name=flow.name,
-            entrypoint=source.entrypoint if source else _entrypoint(flow, entrypoint_type),
-            path="" if source else str(Path.cwd()),
-            schedules=_schedules(interval, cron, rrule, schedule, schedules),
-            paused=paused,
-            parameters=dict(parameters or {}),
-            parameter_schema=flow.parameters,
-            enforce_parameter_schema=enforce_parameter_schema,
-            description=(flow.description if description is None else description) or "",
-            tags=tuple(tags),
-            fairness_key=fairness_key,
-            version=(flow.version if version is None else version) or "",
-            concurrency_limit=ConcurrencyLimitConfig(limit) if isinstance(limit, int) else limit,
-            work_pool_name=work_pool_name or "",
-            work_queue_name=work_queue_name or "",
-            job_variables=dict(job_variables or {}),
-            is_durable=bool(flow.durable),
-            storage=source.storage if source else None,
-        )
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The fields of the message that count; the others stay as the server has them."""
-        said = {"paused": self.paused, "fairness_key": self.fairness_key}
-        return (*_SAID, *(name for name, value in said.items() if value is not None))
-
-    def to_message(self) -> Deployment:
-        """The deployment as the server takes it.
-
-        Raises:
-            ValueError: its storage has credentials, which everybody could read in it.
-        """
-        from pydantic_core import to_json
-
-        message = Deployment(
-            flow_name=self.flow_name,
-            name=self.name,
-            description=self.description,
-            version=self.version,
-            tags=self.tags,
-            fairness_key=self.fairness_key or "",
-            paused=bool(self.paused),
-            schedules=[schedule.to_message() for schedule in self.schedules],
-            parameters=to_json(dict(self.parameters)).decode(),
-            parameter_schema=json.dumps(dict(self.parameter_schema)),
-            skip_parameter_check=not self.enforce_parameter_schema,
-            path=self.path,
-            entrypoint=self.entrypoint,
-            work_pool=self.work_pool_name,
-            work_queue=self.work_queue_name,
-        )
-        if self.storage is not None:
-            message.pull_steps.steps.add().update(self.storage.to_pull_step())
-        if self.is_durable:
-            message.on_lost = LOST_ATTEMPT_POLICY_RESCHEDULE
-        if self.job_variables:
-            message.job_variables.update(dict(self.job_variables))
-        if self.concurrency_limit is not None:
-            limit = self.concurrency_limit
-            message.concurrency.limit = limit.limit
-            strategy = f"COLLISION_STRATEGY_{limit.collision_strategy}"
-            message.concurrency.collision_strategy = CollisionStrategy.Value(strategy)
-            message.concurrency.grace.FromSeconds(limit.grace_period_seconds)
-        return message
-
-    async def apply(self, work_pool_name: str | None = None) -> str:
-        """Make the deployment on the server what this says.
-
-        Args:
-            work_pool_name: instead of the deployment's own.
-
-        Returns:
-            Its id.
-        """
-        wanted = self if work_pool_name is None else replace(self, work_pool_name=work_pool_name)
-        async with get_client() as client:
-            answer = await client.apply_deployment(wanted.to_message(), wanted.paths)
-        return answer.deployment.id
 
 
 class Runner:
@@ -227,16 +37,25 @@ class Runner:
         name: what people see; None: made up.
         limit: runs at once; None: as many as there are.
         pause_on_shutdown: pause the deployments when it leaves, unless somebody else serves them.
+        webserver: answer over HTTP, where the settings `runner_server_host` and `runner_server_port` say:
+            `/health`, `/ready`, `/metrics`, `/run_count`, POST `/shutdown`, POST `/deployment/{id}/run`. The
+            setting `runner_server_enable` does so too.
     """
 
     def __init__(
-        self, name: str | None = None, *, limit: int | None = DEFAULT_LIMIT, pause_on_shutdown: bool = True
+        self,
+        name: str | None = None,
+        *,
+        limit: int | None = DEFAULT_LIMIT,
+        pause_on_shutdown: bool = True,
+        webserver: bool = False,
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"'limit' must be at least 1, got {limit}")
         self.name = name or ""
         self.limit = limit
         self.pause_on_shutdown = pause_on_shutdown
+        self.webserver = webserver
         self.deployment_ids: list[str] = []
         self._service: Any = None
 
@@ -265,24 +84,41 @@ class Runner:
         self.deployment_ids.append(deployment_id)
         return deployment_id
 
-    async def start(self, *, run_once: bool = False, tell: Callable[[str], None] | None = None) -> None:
+    async def start(
+        self,
+        *,
+        run_once: bool = False,
+        webserver: bool | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         """Take runs until told to stop; SIGINT and SIGTERM let those that run end first.
 
         Args:
             run_once: take what is there now, and return.
+            webserver: None: as the runner was made.
             tell: takes lines for whoever looks; None: they are printed on standard error.
         """
         from headrace_workers.lines import LineWriter
         from headrace_workers.process.worker import ProcessWorker
         from headrace_workers.service import WorkerOptions, WorkerService
+        from headrace_workers.serving import ServingRoutes
 
         if not self.deployment_ids:
             raise ConfigurationError("A runner without a deployment has nothing to run: add one first.")
         writer = None if tell is not None else LineWriter()
+        settings = get_current_settings()
+        is_served = self.webserver if webserver is None else webserver
         options = WorkerOptions(
-            name=self.name, deployment_ids=self.deployment_ids, limit=self.limit, run_once=run_once
+            name=self.name,
+            deployment_ids=self.deployment_ids,
+            limit=self.limit,
+            run_once=run_once,
+            health_address=(settings.runner_server_host, settings.runner_server_port)
+            if is_served or settings.runner_server_enable
+            else None,
+            more=ServingRoutes(self.deployment_ids, self.stop),
         )
-        service = WorkerService(options, ProcessWorker(), get_current_settings(), tell or writer or print)
+        service = WorkerService(options, ProcessWorker(), settings, tell or writer or print)
         self._service = service
         try:
             await service.run()
@@ -301,6 +137,33 @@ class Runner:
         if self._service is not None:
             self._service.leave()
 
+    async def execute_flow_run(self, flow_run_id: str | UUID, entrypoint: str | None = None) -> int:
+        """Execute one run that is on record, in a process of its own, and wait for its end.
+
+        It is taken as it is: nobody else must be executing it. When this is cancelled, the process gets
+        SIGTERM, and is waited for.
+
+        Args:
+            flow_run_id: the run.
+            entrypoint: of the flow; None: the run's deployment says it.
+
+        Returns:
+            The process's exit code: 0 when the run has completed, or goes on elsewhere.
+        """
+        from headrace_workers.service import child_environment
+
+        words = [sys.executable, "-m", "headrace", "flow-run", "execute", str(flow_run_id)]
+        if entrypoint is not None:
+            words += ["--entrypoint", entrypoint]
+        environment = {**os.environ, **child_environment(get_current_settings())}
+        process = await asyncio.create_subprocess_exec(*words, env=environment)
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            await process.wait()
+            raise
+
     async def _pause(self) -> None:
         """Let no schedule make runs that nobody would take."""
         async with get_client() as client:
@@ -317,9 +180,10 @@ async def aserve(
     pause_on_shutdown: bool = True,
     print_starting_message: bool = True,
     limit: int | None = None,
+    webserver: bool = False,
 ) -> None:
     """`serve`, for code on an event loop."""
-    runner = Runner(limit=limit, pause_on_shutdown=pause_on_shutdown)
+    runner = Runner(limit=limit, pause_on_shutdown=pause_on_shutdown, webserver=webserver)
     for deployment in deployments:
         await runner.add_deployment(deployment)
     if print_starting_message:
@@ -334,6 +198,7 @@ def serve(
     pause_on_shutdown: bool = True,
     print_starting_message: bool = True,
     limit: int | None = None,
+    webserver: bool = False,
 ) -> None:
     """Serve deployments from this process until it is told to stop.
 
@@ -342,6 +207,7 @@ def serve(
         pause_on_shutdown: pause them at the end, unless another process serves them too.
         print_starting_message: say what is served.
         limit: runs at once, of all of them together; None: as many as there are.
+        webserver: answer over HTTP, as `Runner` does.
 
     Raises:
         RuntimeError: an event loop runs here: await `aserve`.
@@ -358,63 +224,6 @@ def serve(
             pause_on_shutdown=pause_on_shutdown,
             print_starting_message=print_starting_message,
             limit=limit,
+            webserver=webserver,
         )
     )
-
-
-def _entrypoint(flow: Flow[..., Any], kind: EntrypointType) -> str:
-    """Where another process finds the flow.
-
-    Raises:
-        ValueError: it does not find it.
-    """
-    fn = inspect.unwrap(flow.fn)
-    module = inspect.getmodule(fn)
-    names = [name for name, value in vars(module).items() if value is flow] if module else []
-    if not isinstance(fn, FunctionType) or "<locals>" in fn.__qualname__ or "<lambda>" in fn.__qualname__:
-        names = []
-    if not names or module is None:
-        raise ValueError(
-            f"Flow '{flow.name}' is not a function at the top of a module, so the processes of its runs "
-            "cannot find it."
-        )
-    if kind == "module":
-        if module.__name__ == "__main__":
-            raise ValueError(
-                f"Flow '{flow.name}' is in the program itself, which is no module: use its file."
-            )
-        return f"{module.__name__}:{names[0]}"
-    file = getattr(module, "__file__", None)
-    if file is None:
-        raise ValueError(f"Flow '{flow.name}' is not in a file: put it into one.")
-    path = Path(file).resolve()
-    folder = Path.cwd()
-    return f"{path.relative_to(folder) if path.is_relative_to(folder) else path}:{names[0]}"
-
-
-def _schedules(
-    interval: Intervals | None,
-    cron: Texts | None,
-    rrule: Texts | None,
-    schedule: Schedule | None,
-    schedules: Sequence[Schedule] | None,
-) -> tuple[Schedule, ...]:
-    options = {
-        "interval": interval,
-        "cron": cron,
-        "rrule": rrule,
-        "schedule": schedule,
-        "schedules": schedules,
-    }
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) > 1:
-        raise ValueError(f"Only one of {', '.join(options)} can be given, not {' and '.join(given)}")
-    if interval is not None:
-        parts = [interval] if isinstance(interval, (timedelta, int, float)) else interval
-        spans = [part if isinstance(part, timedelta) else timedelta(seconds=part) for part in parts]
-        return tuple(Schedule(interval=span) for span in spans)
-    if cron is not None:
-        return tuple(Schedule(cron=text) for text in ([cron] if isinstance(cron, str) else cron))
-    if rrule is not None:
-        return tuple(Schedule(rrule=text) for text in ([rrule] if isinstance(rrule, str) else rrule))
-    return (schedule,) if schedule is not None else tuple(schedules or ())

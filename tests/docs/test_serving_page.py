@@ -30,7 +30,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.parametrize(
     ("number", "printed"),
     [
-        (0, ["nightly nightly 1 page.py:nightly ['limit', 'pause_on_shutdown', 'print_starting_message']"]),
+        (
+            0,
+            [
+                "nightly nightly 1 page.py:nightly ['limit', 'pause_on_shutdown', 'print_starting_message', "
+                "'webserver']"
+            ],
+        ),
         (1, ["hourly h 1 page.py:hourly ['limit']", "daily d 1 page.py:daily ['limit']"]),
     ],
 )

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
+import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from headrace.client import get_client
 from headrace.client.deployments import deployment_key
 from headrace.client.sync_client import SyncHeadraceClient
+from headrace.core.ids import new_id
+from headrace.deployments import LocalStorage
+from headrace.runner import Runner, RunnerDeployment
 from headrace.settings import temporary_settings
 from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest
-from headrace.v1.run_pb2 import RunFilter
+from headrace.v1.run_pb2 import Run, RunFilter
 from headrace.v1.state_pb2 import StateType
 from tests.support.servers import ServerProcess
 from tests.support.worker_processes import WorkerProcess, until
 
 SCRIPT = """
-import sys
+import pathlib, sys, time
 from headrace import flow, serve
 
 @flow
@@ -32,8 +41,16 @@ def hello(name: str = "you"):
 def other():
     pass
 
+@flow
+def wait(folder: str):
+    pathlib.Path(folder, "began").touch()
+    while True:
+        time.sleep(0.01)
+
 if __name__ == "__main__":
-    if sys.argv[1] == "one":
+    if sys.argv[1] == "web":
+        hello.serve("web", webserver=True)
+    elif sys.argv[1] == "one":
         hello.serve("mine", interval=1, parameters={"name": "interval"}, tags=["served"])
     else:
         serve(hello.to_deployment("a"), other.to_deployment("b"))
@@ -152,3 +169,78 @@ def test_two_processes_serve_it_and_the_first_to_leave_does_not_pause_it(
         assert second.leaves() == 0
     assert client.get_deployment("hello/a").paused
     assert client.get_deployment("other/b").paused
+
+
+def asked(port: str, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+    """Status and answer of an HTTP request."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read() or b"null")
+    finally:
+        connection.close()
+
+
+def test_a_serving_process_answers_over_http(
+    server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path
+) -> None:
+    environment = {
+        **server.environment,
+        "HEADRACE_API_URL": server.address,
+        "HEADRACE_RUNNER_SERVER_PORT": "0",
+    }
+    with Serving(tmp_path, environment, "web") as serving:
+        port = re.findall(r"served on port (\d+)", serving.log.read_text())[0]
+        assert asked(port, "GET", "/health") == (200, {"message": "OK"})
+        assert asked(port, "GET", "/run_count") == (200, 0)
+        run_path = f"/deployment/{client.get_deployment('hello/web').id}/run"
+        status, answer = asked(port, "POST", run_path, {"name": "http"})
+        assert status == 201
+        run = until(lambda: ended(client, answer["flow_run_id"]), 60, "the run")
+        assert run.state.type == StateType.STATE_TYPE_COMPLETED
+        assert "hello http" in serving.log.read_text()
+        status, answer = asked(port, "POST", run_path, {"nam": "x"})
+        assert (status, answer["fields"][0]["field"]) == (422, "parameters.nam")
+        assert asked(port, "POST", run_path, ["x"])[0] == 400
+        assert asked(port, "GET", run_path)[0] == 405
+        assert asked(port, "POST", f"/deployment/{new_id()}/run")[0] == 404
+        assert asked(port, "POST", "/shutdown", Origin="https://example.org")[0] == 403
+        assert asked(port, "GET", "/nowhere")[0] == 404
+        assert asked(port, "POST", "/shutdown") == (200, {"message": "OK"})
+        assert serving.process.wait(60) == 0
+    assert client.get_deployment("hello/web").paused
+
+
+def ended(client: SyncHeadraceClient, run_id: str) -> Run | None:
+    run = client.get_run(run_id)
+    return run if run.HasField("end_time") else None
+
+
+def test_one_run_is_executed_in_a_process_of_its_own(
+    server: ServerProcess, client: SyncHeadraceClient, tmp_path: pathlib.Path, one_event_loop: None
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    hello = RunnerDeployment.from_storage(LocalStorage(tmp_path), "script.py:hello", "by hand")
+    deployed = RunnerDeployment.from_storage(LocalStorage(tmp_path), "script.py:wait", "by hand")
+
+    async def executed() -> list[str]:
+        made = [await hello.apply(), await deployed.apply()]
+        runner = Runner()
+        request = CreateDeploymentRunRequest(deployment=deployment_key(made[0]))
+        quick = (await asyncio.to_thread(client.create_deployment_run, request)).run.id
+        assert await runner.execute_flow_run(quick) == 0
+        request = CreateDeploymentRunRequest(
+            deployment=deployment_key(made[1]), parameters=json.dumps({"folder": str(tmp_path)})
+        )
+        endless = (await asyncio.to_thread(client.create_deployment_run, request)).run.id
+        executing = asyncio.create_task(runner.execute_flow_run(UUID(endless)))
+        await asyncio.to_thread(until, (tmp_path / "began").exists, 60, "the body")
+        executing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await executing
+        return [quick, endless]
+
+    runs = [client.get_run(id) for id in asyncio.run(executed())]
+    assert [run.state.name for run in runs] == ["Completed", "Crashed"]
+    assert "termination signal" in runs[1].state.message

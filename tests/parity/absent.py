@@ -240,7 +240,6 @@ ABSENT: Final[dict[str, dict[str, str]]] = {
     },
     "keywords of headrace.flows.Flow.serve": {
         "triggers": _LATER,
-        "webserver": _HTTP,
     },
     "keywords of headrace.flows.Flow.to_deployment": {
         **dict.fromkeys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_a_flow_that_other_processes_cannot_find_is_refused() -> None:
 
     with pytest.raises(ValueError, match="not a function at the top of a module"):
         inner.to_deployment("a")
+
+
+def test_a_flow_of_a_file_that_is_not_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etl.py").write_text("from headrace import flow\n\n@flow\ndef etl(day: str): ...\n")
+    made = RunnerDeployment.from_storage(tmp_path, "etl.py:etl", "stored", tags=["a"], work_pool_name="p")
+    assert (made.flow_name, made.entrypoint, made.tags) == ("etl", "etl.py:etl", ("a",))
+    message = made.to_message()
+    [step] = message.pull_steps.steps
+    assert dict(step["headrace.deployments.steps.set_working_directory"]) == {"directory": str(tmp_path)}
+    monkeypatch.chdir(tmp_path)
+    here = RunnerDeployment.from_entrypoint("etl.py:etl", "here", paused=True)
+    assert (here.entrypoint, here.path, here.to_message().paused) == ("etl.py:etl", str(tmp_path), True)
 
 
 async def test_serving_blocks_so_it_is_refused_on_an_event_loop() -> None:

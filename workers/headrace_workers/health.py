@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from headrace_workers.http import HttpServer, Request, Response, json_response, message
 
-__all__ = ["SILENT_SECONDS", "HealthServer", "Vitals"]
+__all__ = ["SILENT_SECONDS", "Answers", "HealthServer", "Vitals"]
 
 SILENT_SECONDS: Final = 300.0
 """Without a word of the server for so long a worker is not healthy."""
@@ -33,6 +33,9 @@ class Vitals:
     begun: int
 
 
+Answers: TypeAlias = "Callable[[Request, Vitals], Awaitable[Response | None]]"
+
+
 class HealthServer(HttpServer):
     """Answers GET requests; `async with` it.
 
@@ -42,6 +45,7 @@ class HealthServer(HttpServer):
         vitals: asked at each request.
         silent_seconds: how long the server may be silent.
         status: what `/status` shows, as JSON; None: there is none.
+        more: answers other paths; what it gives None for is none of its own.
     """
 
     def __init__(
@@ -51,14 +55,18 @@ class HealthServer(HttpServer):
         vitals: Callable[[], Vitals],
         silent_seconds: float = SILENT_SECONDS,
         status: Callable[[], Mapping[str, Any]] | None = None,
+        more: Answers | None = None,
     ) -> None:
         super().__init__(host, port, self._about)
         self._vitals = vitals
         self._silent_seconds = silent_seconds
         self._status = status
+        self._more = more
 
     async def _about(self, request: Request) -> Response:
         vitals = self._vitals()
+        if self._more is not None and (answer := await self._more(request, vitals)) is not None:
+            return answer
         is_heard = vitals.silent_seconds < self._silent_seconds
         if request.method not in ("GET", "HEAD"):
             return message(405, "Only GET is served.", Allow="GET, HEAD")

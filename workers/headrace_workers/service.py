@@ -23,7 +23,7 @@ from headrace.v1.record_service_pb2 import SdkInfo
 from headrace.v1.worker_service_pb2 import WorkerHello
 from headrace_workers.actions import Notice
 from headrace_workers.base import BaseWorker, WorkerFacts
-from headrace_workers.health import HealthServer, Vitals
+from headrace_workers.health import Answers, HealthServer, Vitals
 from headrace_workers.infrastructure.search import Search
 from headrace_workers.infrastructure.worker import InfrastructureWorker
 from headrace_workers.session import SessionOptions, WorkerSession
@@ -58,6 +58,7 @@ class WorkerOptions:
         grace_seconds: how long runs may go on when it is told to leave; None: until they end.
         health_address: host and port of the health server; None: there is none.
         status: what the health server shows as `/status`; None: it shows none.
+        more: what else the health server answers.
     """
 
     name: str = ""
@@ -74,6 +75,7 @@ class WorkerOptions:
     grace_seconds: float | None = None
     health_address: tuple[str, int] | None = None
     status: Callable[[Vitals], Mapping[str, Any]] | None = None
+    more: Answers | None = None
 
 
 class WorkerService:
@@ -250,6 +252,7 @@ class WorkerService:
                 *self._options.health_address,
                 vitals,
                 status=None if status is None else lambda: status(vitals()),
+                more=self._options.more,
             )
             await server.__aenter__()
         except OSError as error:

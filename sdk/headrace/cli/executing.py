@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
+from google.protobuf.json_format import MessageToJson
 
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.scripts import ScriptError, load_flow
@@ -100,6 +101,8 @@ def execute(
         attempt, fence = str(run.attempt), str(run.fence)
     if entrypoint:
         code = {"entrypoint": entrypoint}
+    elif not code["entrypoint"]:
+        code = asyncio.run(_declared_code(run_id))
     try:
         return execute_flow_run(run_id, int(attempt), int(fence), code)
     except FlowRunNotStarted as error:
@@ -109,6 +112,18 @@ def execute(
 async def _recorded(run_id: str) -> Run:
     async with get_client() as client:
         return await client.get_run(run_id)
+
+
+async def _declared_code(run_id: str) -> dict[str, str]:
+    """Where the code of a run is, as its deployment says; empty if it has none."""
+    async with get_client() as client:
+        run = await client.get_run(run_id)
+        if not run.deployment_id:
+            return {}
+        deployment = await client.get_deployment(run.deployment_id)
+    steps = [json.loads(MessageToJson(step)) for step in deployment.pull_steps.steps]
+    pull_steps = json.dumps(steps) if steps else ""
+    return {"entrypoint": deployment.entrypoint, "path": deployment.path, "pull_steps": pull_steps}
 
 
 def execute_flow_run(

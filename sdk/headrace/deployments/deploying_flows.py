@@ -21,8 +21,8 @@ from headrace.settings import get_current_settings
 
 if TYPE_CHECKING:
     from headrace.client.api import HeadraceClient
+    from headrace.deployments.declaring import RunnerDeployment
     from headrace.docker import DockerImage
-    from headrace.runner import RunnerDeployment
     from headrace.v1.work_pool_pb2 import WorkPool
 
 __all__ = ["adeploy", "deploy"]

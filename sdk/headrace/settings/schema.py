@@ -180,6 +180,13 @@ class Settings:
         "begins at once), relinquish (left to what has started the process, which starts it again); nothing: "
         "as on_lost of the run says.",
     )
+    runner_server_enable: bool = option(
+        False, config.boolean, "Whether a process that serves flows answers over HTTP how it is."
+    )
+    runner_server_host: str = option("127.0.0.1", config.text, "Where it answers.")
+    runner_server_port: int = option(
+        8080, config.integer(0, 65535), "On which port; 0: any free one, which it says."
+    )
     default_work_pool_name: str | None = option(
         None, config.optional(config.text), "Work pool of a deployment that names none."
     )
