@@ -248,7 +248,8 @@ class Project(_Entry):
     @classmethod
     def _none_yet(cls, value: object, info: Any) -> object:
         if isinstance(value, Mapping):
-            return {key: one or {} for key, one in cast("Mapping[str, Any]", value).items()}
+            named = cast("Mapping[str, Any]", value)
+            return {key: {} if one is None else one for key, one in named.items()}
         return value if value is not None else [] if info.field_name == "deployments" else {}
 
 
