@@ -518,12 +518,20 @@ def test_following_a_run_to_its_end(
         assert "gone on" in rest
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["watch"], "No longer watching the flow run slow ({run_id}); it goes on.\n"),
+        (["logs", "--follow"], ""),
+    ],
+    ids=["watch", "logs"],
+)
 def test_ctrl_c_in_a_watch_leaves_the_run_alone(
-    waiting: tuple[str, pathlib.Path], filled: ServerProcess, ask: Ask
+    waiting: tuple[str, pathlib.Path], filled: ServerProcess, ask: Ask, words: list[str], said: str
 ) -> None:
     run_id, _ = waiting
     with subprocess.Popen(
-        [sys.executable, "-m", "headrace", "flow-run", "watch", run_id],
+        [sys.executable, "-m", "headrace", "flow-run", *words, run_id],
         env=filled.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -534,7 +542,7 @@ def test_ctrl_c_in_a_watch_leaves_the_run_alone(
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"No longer watching the flow run slow ({run_id}); it goes on.\n"
+    assert err == said.format(run_id=run_id)
     assert _json(ask("flow-run", "inspect", run_id, "-o", "json"))["state"]["type"] == "RUNNING"
 
 

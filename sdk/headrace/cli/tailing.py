@@ -48,10 +48,15 @@ async def tail_until_final(
                 reading = asyncio.ensure_future(anext(responses))
                 # Without a token yet, there is no place to read on from.
                 awaited = {reading, ended} if token else {reading}
-                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                if not reading.done():
-                    reading.cancel()
-                    await asyncio.gather(reading, return_exceptions=True)
+                try:
+                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    # Also after Ctrl-C: a stream that is being read cannot be closed.
+                    is_read = reading.done()
+                    if not is_read:
+                        reading.cancel()
+                        await asyncio.gather(reading, return_exceptions=True)
+                if not is_read:
                     break
                 response = await reading
                 token = response.resume_token or token
