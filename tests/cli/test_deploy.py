@@ -230,10 +230,32 @@ def test_without_a_file(cli: Cli, project: Path) -> None:
         (["-n", "nightly", "--anchor-date", "2026-01-01"], 2, "--anchor-date goes with --interval"),
         (["flows.py:orders"], 0, ""),
         (["flows.py:reports", "-n", "a", "-n", "b"], 2, "one name"),
+        (["-n", "nightly", "--timezone", "UTC"], 2, "--timezone goes with --cron"),
+        (["-n", "nightly", "--interval", "abc"], 2, "nightly: schedules[0].interval: "),
+        (
+            ["-n", "weekly", "--collision-strategy", "CANCEL_NEW"],
+            2,
+            "concurrency_limit.limit: Field",
+        ),
+        (["flows.py:reports", "-n", "other/x", "-p", "main"], 2, "another flow than flows.py:reports"),
+        (["flows.py:reports", "-n", "reports/x"], 0, "reports/x has no work pool"),
         (["-n", "nightly", "--cron", "61 * * * *"], 1, "cron"),
         (["flows.py:absent", "-n", "x"], 3, "absent"),
     ],
-    ids=["all and name", "none", "near name", "near environment", "anchor", "known", "names", "cron", "flow"],
+    ids=[
+        *(
+            "all and name",
+            "none",
+            "near name",
+            "near environment",
+            "anchor",
+            "known",
+            "names",
+            "zone",
+            "interval",
+        ),
+        *("limit", "other flow", "no pool", "cron", "flow"),
+    ],
 )
 def test_mistakes(cli: Cli, project: Path, words: list[str], code: int, message: str) -> None:
     done = cli("deploy", *words)

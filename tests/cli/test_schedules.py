@@ -56,6 +56,8 @@ def test_the_life_of_a_schedule(run: Run, deployment: str) -> None:
     assert found["overlap"]["mode"] == "QUEUE" and len(found["next_fires"]) == 5
     shown = run("inspect", found["id"][:30]).out
     assert "0 9 * * *" in shown and "queue" in shown
+    assert deployment in shown, "by its name"
+    assert json.loads(run("inspect", deployment, "-o", "json").out) == found, "its only one"
     listed = run("ls", "-d", deployment).out
     assert deployment in listed and "nine" in listed
     assert run("ls", "-d", deployment, "-q").out.strip() == found["id"]

@@ -77,7 +77,7 @@ async def drain(
     """Have a worker take nothing new, finish what it holds, and leave."""
     async with get_client() as client:
         found = await client.drain_worker((await _find(client, worker)).id, deadline_seconds=grace_seconds)
-    say(f"Worker {text.clean(found.name)} drains; it holds {len(found.held)} runs.")
+    say(f"Worker {text.clean(found.name)} drains; it holds {_runs(len(found.held))}.")
 
 
 async def delete(worker: WorkerArgument, /) -> None:
@@ -106,6 +106,10 @@ async def _find(client: HeadraceClient, word: str) -> Worker:
     raise CliError(f"There is no worker '{word}'.", hint, code=ExitCode.NOT_FOUND)
 
 
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count != 1 else ''}"
+
+
 def _status(worker: Worker) -> str:
     return WorkerStatus.Name(worker.status).removeprefix("WORKER_STATUS_").capitalize()
 
@@ -113,7 +117,7 @@ def _status(worker: Worker) -> str:
 def _details(worker: Worker) -> list[tuple[str, str]]:
     slots = ", ".join(f"{slot.total} of {slot.kind}" for slot in worker.slots)
     facts = [
-        ("Id", worker.id),
+        ("ID", worker.id),
         ("Name", worker.name),
         ("Pool", worker.work_pool),
         ("Deployments", ", ".join(worker.deployment_ids)),

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Coroutine
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from headrace.cli.catalogue import CATALOGUE, Command, Noun, Plugin, plugins
 from headrace.cli.failures import CliError, ExitCode, one_line
@@ -56,12 +56,20 @@ def invoke(entry: Command | Noun | Plugin, words: list[str]) -> int:
     try:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        error.verbose = False
-        raise CliError(one_line(str(error)), _see(entry, words), code=ExitCode.USAGE) from None
+        raise CliError(_told(error), _see(entry, words), code=ExitCode.USAGE) from None
     result = command(*bound.args, **bound.kwargs)
     if inspect.iscoroutine(result):
         result = asyncio.run(_as_coroutine(result))
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _told(error: CycloptsError) -> str:
+    """What is wrong with the words, in a line."""
+    is_absent = isinstance(error, MissingArgumentError) and error.keyword is None
+    if is_absent and error.argument is not None and not error.argument.tokens:
+        return f"{error.argument.name} is missing."
+    error.verbose = False
+    return one_line(str(error))
 
 
 async def _as_coroutine(result: Coroutine[Any, Any, Any]) -> Any:

@@ -28,8 +28,9 @@ class Doomed:
 async def delete_each(
     things: Sequence[Doomed],
     word: str,
-    delete: Callable[[Doomed], Awaitable[int]],
+    delete: Callable[[Doomed], Awaitable[int | None]],
     *,
+    along: str = "",
     yes: bool,
     output: Format,
 ) -> None:
@@ -38,23 +39,23 @@ async def delete_each(
     Args:
         things: at least one.
         word: what one of them is called.
-        delete: deletes one and returns how many runs went with it.
+        delete: deletes one and returns how many runs went with it; None: runs never do.
+        along: what goes with each, after "with"; empty: nothing does.
         yes: do not ask.
         output: how to report.
     """
-    named = ", ".join(f"{thing.name} ({thing.id})" for thing in things)
-    confirm(
-        f"Delete {len(things)} {word}{'s' if len(things) > 1 else ''} with everything below: {named}?",
-        yes=yes,
-    )
+    named = ", ".join(one.id if one.name == one.id else f"{one.name} ({one.id})" for one in things)
+    many = f"{len(things)} {word}{'s' if len(things) > 1 else ''}"
+    confirm(f"Delete {many}{f' with {along}' if along else ''}: {named}?", yes=yes)
     done: list[dict[str, object]] = []
     try:
         for thing in things:
             runs = await delete(thing)
-            done.append({"id": thing.id, "name": thing.name, "deleted_runs": runs})
+            done.append({"id": thing.id, "name": thing.name, "deleted_runs": runs or 0})
             if output == "jsonl":
                 emit_json(done[-1], indent=None)
-            say(f"Deleted {word} {thing.name}: {runs} run{'s' if runs != 1 else ''}.")
+            counted = "" if runs is None else f": {runs} run{'s' if runs != 1 else ''}"
+            say(f"Deleted {word} {thing.name}{counted}.")
     finally:
         if output == "json":
             emit_json(done)

@@ -24,7 +24,8 @@ from headrace.cli.projects import (
     with_options,
 )
 from headrace.cli.prompts import can_ask, choose
-from headrace.deployments.deploying import Failed, select
+from headrace.cli.scripts import load_flow
+from headrace.deployments.deploying import Deployed, Failed, select
 from headrace.deployments.project import DeploymentEntry, Project, ProjectError, find_project
 
 __all__ = ["deploy"]
@@ -114,9 +115,19 @@ async def deploy(
     if len(entries) == 1 and isinstance(done[0], Failed) and isinstance(done[0].error, CliError):
         raise done[0].error  # with all that there is to say of it, and its own exit code
     show(done, dry_run, output)
-    for message in missed:
-        say(message)
+    for message in [*missed, *(_without_pool(one) for one in done)]:
+        if message:
+            say(message)
     return ExitCode.FAILED if missed or any(isinstance(one, Failed) for one in done) else ExitCode.OK
+
+
+def _without_pool(one: Deployed | Failed) -> str:
+    """What whoever deploys should know of a deployment that no worker will ever be given a run of."""
+    if isinstance(one, Failed) or one.response.deployment.work_pool:
+        return ""
+    return (
+        f"{one.name} has no work pool: its runs wait for a program that serves it; --pool says whose workers."
+    )
 
 
 def _chosen(
@@ -129,7 +140,7 @@ def _chosen(
         if not own or (names and not select(own, names)[0]):
             if len(names) != 1:
                 raise CliError("A new deployment has one name.", "Say --name NAME.", code=ExitCode.USAGE)
-            return [DeploymentEntry(name=names[0].rpartition("/")[2], entrypoint=entrypoint)], []
+            return [_new_entry(entrypoint, names[0])], []
         entries = own
     if not entries:
         where = f"{path} has no deployments." if path else "There is no headrace.yaml here."
@@ -149,6 +160,22 @@ def _chosen(
     return [entries[choose("Which deployment?", known)]], []
 
 
+def _new_entry(entrypoint: str, name: str) -> DeploymentEntry:
+    """A deployment that is in no file.
+
+    Args:
+        entrypoint: of its flow.
+        name: its own, or that of the flow before it.
+    """
+    flow, _, own = name.rpartition("/")
+    entry = DeploymentEntry(name=own, entrypoint=entrypoint)
+    if flow and not select([entry], [name])[0] and load_flow(entrypoint).name != flow:
+        raise CliError(
+            f"{name} names another flow than {entrypoint}.", f"Say --name {own}.", code=ExitCode.USAGE
+        )
+    return entry
+
+
 def _schedules(
     crons: Repeated, intervals: Repeated, rrules: Repeated, anchor: str | None, timezone: str | None
 ) -> list[dict[str, Any]]:
@@ -156,6 +183,8 @@ def _schedules(
     anchored = {} if anchor is None else {"anchor_date": anchor}
     if anchor is not None and not intervals:
         raise CliError("--anchor-date goes with --interval.", code=ExitCode.USAGE)
+    if timezone is not None and not (crons or intervals or rrules):
+        raise CliError("--timezone goes with --cron, --interval or --rrule.", code=ExitCode.USAGE)
     said = [{"cron": text, **zone} for text in crons]
     said += [{"interval": _number(text), **anchored, **zone} for text in intervals]
     return said + [{"rrule": text, **zone} for text in rrules]

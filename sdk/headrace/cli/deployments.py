@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -29,6 +28,7 @@ from headrace.cli.following import follow_to_end
 from headrace.cli.options import Limit, Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_json, emit_list, first, page_size, say
 from headrace.cli.parameters import read_parameters
+from headrace.cli.times import MAX_SPAN_SECONDS, span_seconds
 from headrace.client import get_client
 from headrace.client.deployments import deployment_key
 from headrace.core.errors import FieldsInvalid
@@ -36,13 +36,7 @@ from headrace.core.ids import new_id
 from headrace.v1.deployment_pb2 import Deployment, DeploymentStatus, DeploymentVersion
 from headrace.v1.deployment_service_pb2 import CreateDeploymentRunRequest, DeploymentFilter
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["apply", "backfill", "delete", "inspect", "ls", "pause", "resume", "rollback", "run", "versions"]
-
-_AHEAD = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w|seconds?|minutes?|hours?|days?|weeks?)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 async def ls(
@@ -185,12 +179,12 @@ def _start(start_in: str, start_at: str, now: datetime) -> datetime | None:
     if start_in and start_at:
         raise CliError("Give --start-in or --start-at, not both.", code=ExitCode.USAGE)
     if start_in:
-        ahead = _AHEAD.fullmatch(start_in.strip().lower())
-        if ahead is None:
+        ahead = span_seconds(start_in)
+        if ahead is None or ahead > MAX_SPAN_SECONDS:
             raise CliError(
                 f"'{start_in}' is no length of time.", "Give e.g. 90s, 15m or 2 hours.", code=ExitCode.USAGE
             )
-        return now + timedelta(seconds=float(ahead[1]) * _SECONDS[ahead[2][0]])
+        return now + timedelta(seconds=ahead)
     if start_at:
         try:
             return datetime.fromisoformat(start_at.strip()).astimezone(UTC)
@@ -283,7 +277,14 @@ async def delete(deployments: DeploymentArguments, /, *, yes: Yes = False, outpu
             return (await client.delete_deployment(thing.id)).deleted_runs
 
         doomed = [Doomed(deployment.id, name_of(deployment)) for deployment in found]
-        await delete_each(doomed, "deployment", delete_one, yes=yes, output=output)
+        await delete_each(
+            doomed,
+            "deployment",
+            delete_one,
+            along="its schedules and every run that never started",
+            yes=yes,
+            output=output,
+        )
 
 
 def _status(deployment: Deployment) -> str:
@@ -308,6 +309,7 @@ def _details(found: Deployment) -> Sequence[tuple[str, str]]:
         ("Path", found.path),
         ("Parameters", found.parameters),
         ("Tags", ", ".join(found.tags)),
+        ("Labels", "\n".join(f"{key}={value}" for key, value in sorted(found.labels.items()))),
         ("Schedules", ", ".join(schedule.slug or schedule.id for schedule in found.schedules)),
         ("Limit", str(found.concurrency.limit) if found.HasField("concurrency") else "none"),
         ("Changed", f"{text.local_time(found.update_time)} ({text.age(found.update_time, now)})"),

@@ -137,4 +137,4 @@ async def delete(
             return (await client.delete_run(thing.id, force=force)).deleted_runs
 
         doomed = [Doomed(run.id, run.name) for run in runs]
-        await delete_each(doomed, "flow run", delete_one, yes=yes, output=output)
+        await delete_each(doomed, "flow run", delete_one, along="everything below", yes=yes, output=output)

@@ -87,7 +87,7 @@ async def delete(
             return (await client.delete_flow(id=thing.id, force=force)).deleted_runs
 
         doomed = [Doomed(flow.id, flow.name) for flow in found]
-        await delete_each(doomed, "flow", delete_one, yes=yes, output=output)
+        await delete_each(doomed, "flow", delete_one, along="all their runs", yes=yes, output=output)
 
 
 async def _get(client: HeadraceClient, word: str) -> GetFlowResponse:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.output import say
@@ -19,6 +20,7 @@ from headrace.deployments.project import (
     DeploymentEntry,
     Project,
     ProjectError,
+    entry_error,
     load_project,
     long_form,
     merge,
@@ -130,6 +132,8 @@ def with_options(entries: list[DeploymentEntry], options: dict[str, Any]) -> lis
             one = {**one, "work_pool": merge({"name": pool}, one.get("work_pool") or {})}
         try:
             filled.append(DeploymentEntry.model_validate(one))
+        except ValidationError as error:
+            raise entry_error(entry.name or "?", error) from None
         except ValueError as error:
             raise ProjectError(f"{entry.name}: {error}") from None
     return filled

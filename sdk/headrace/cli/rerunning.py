@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -14,6 +14,7 @@ from headrace.cli.options import FlowRunArgument, FlowRunArguments, Output
 from headrace.cli.output import emit_document, emit_json, say
 from headrace.cli.selecting import find_run
 from headrace.cli.text import clean
+from headrace.cli.times import MAX_SPAN_SECONDS, span_seconds
 from headrace.client import get_client
 from headrace.v1.run_pb2 import RunKind
 from headrace.v1.run_service_pb2 import BlockingCause, ExplainRunResponse, ProposeStateResponse
@@ -41,7 +42,11 @@ async def reschedule(
     *,
     at: Annotated[
         str,
-        Parameter(help="When it may start: 2026-02-28T17:30 in local time, or with an offset. Or `now`."),
+        Parameter(
+            name=["--at", "--start-at"],
+            help="When it may start: 2026-02-28T17:30 in local time, or with an offset; `now`; or how long "
+            "from now, e.g. 15m or '2 hours'.",
+        ),
     ],
     output: Output = "table",
 ) -> None:
@@ -104,8 +109,11 @@ def _instant(word: str) -> datetime:
     """The instant that somebody typed; without an offset it is local time."""
     if word == "now":
         return datetime.now(UTC)
+    ahead = span_seconds(word)
+    if ahead is not None and ahead <= MAX_SPAN_SECONDS:
+        return datetime.now(UTC) + timedelta(seconds=ahead)
     try:
         return datetime.fromisoformat(word).astimezone(UTC)
     except ValueError:
         message = f"'{word}' is no date and time."
-        raise CliError(message, "Write 2026-02-28T17:30, or now.", code=ExitCode.USAGE) from None
+        raise CliError(message, "Write 2026-02-28T17:30, 15m or now.", code=ExitCode.USAGE) from None

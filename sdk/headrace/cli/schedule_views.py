@@ -70,9 +70,11 @@ async def find_schedule(client: HeadraceClient, word: str) -> Schedule:
     if is_id(folded):
         return await client.get_schedule(folded)
     deployment, _, slug = word.strip().rpartition("/")
+    if deployment and "/" not in deployment and not is_id(deployment.lower()):
+        deployment, slug = word.strip(), ""  # of a deployment with one schedule, that one
     ids = [(await client.get_deployment(deployment)).id] if deployment else []
     known = [schedule async for schedule in client.iter_schedules(ids)]
-    found = [schedule for schedule in known if schedule.slug == slug]
+    found = [schedule for schedule in known if schedule.slug == slug] if slug or not ids else known
     found = found or [schedule for schedule in known if len(folded) > 3 and schedule.id.startswith(folded)]
     if not found:
         hint = nearest(slug, [schedule.slug for schedule in known]) or "See `headrace schedule ls`."
@@ -201,15 +203,15 @@ def known_zone(zone: str) -> tzinfo:
         return UTC
 
 
-def details(schedule: Schedule, fires: Sequence[datetime]) -> Sequence[tuple[str, str]]:
-    """What `inspect` shows."""
+def details(schedule: Schedule, deployment: str, fires: Sequence[datetime]) -> Sequence[tuple[str, str]]:
+    """What `inspect` shows, with the name of its deployment."""
     zone = zone_of(schedule)
     overlap = OverlapMode.Name(schedule.overlap.mode).removeprefix("OVERLAP_MODE_").lower().replace("_", "-")
     catch_up = CatchUpMode.Name(schedule.catch_up.mode).removeprefix("CATCH_UP_MODE_").lower()
     pairs = [
         ("ID", schedule.id),
         ("Slug", text.clean(schedule.slug)),
-        ("Deployment", schedule.deployment_id),
+        ("Deployment", text.clean(deployment)),
         ("Schedule", what(schedule)),
         ("Zone", zone),
         ("Paused", "yes" if schedule.paused else "no"),

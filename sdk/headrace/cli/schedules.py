@@ -118,8 +118,10 @@ async def inspect(schedule: ScheduleArgument, /, *, output: Output = "table") ->
         count = 0 if is_idle else 5 + len(found.skipped_times)
         seen = await client.preview_fires(found.id, count) if count else []
         fires = [fire.fire_time.ToDatetime(UTC) for fire in seen if not fire.skipped][:5]
+        names: dict[str, str] = {}
+        _ = [one async for one in with_names(client, iterate([found]), names)]
     document = to_json(found) | {"next_fires": [fire.isoformat() for fire in fires]}
-    emit_document(document, lambda: details(found, fires), output)
+    emit_document(document, lambda: details(found, names[found.deployment_id], fires), output)
 
 
 async def create(
@@ -210,9 +212,8 @@ async def delete(schedules: _ScheduleArguments, /, *, yes: Yes = False, output: 
     async with get_client() as client:
         found = [await find_schedule(client, word) for word in schedules]
 
-        async def delete_one(thing: Doomed) -> int:
+        async def delete_one(thing: Doomed) -> None:
             await client.delete_schedule(thing.id)
-            return 0
 
         doomed = [Doomed(schedule.id, label(schedule)) for schedule in found]
         await delete_each(doomed, "schedule", delete_one, yes=yes, output=output)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.output import first
+from headrace.cli.times import span_seconds
 from headrace.core.ids import is_id
 from headrace.core.states import NAMES, StateType
 from headrace.v1.run_pb2 import RunFilter, RunKind
@@ -24,8 +25,6 @@ __all__ = ["KIND_WORDS", "doubtful_states", "find_run", "parse_since", "state_na
 
 KIND_WORDS = {RunKind.RUN_KIND_FLOW: "flow run", RunKind.RUN_KIND_TASK: "task run"}
 _PREFIX = re.compile(r"[0-9a-f][0-9a-f-]{3,35}")
-_BACK = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _KNOWN_STATES = {name.casefold(): name for names in NAMES.values() for name in names}
 _SHOWN_CANDIDATES = 5
 _NAMES_COMPARED = 200
@@ -127,10 +126,10 @@ def parse_since(text: str, now: datetime) -> Timestamp:
     """
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    back = _BACK.fullmatch(text.strip().lower())
+    back = span_seconds(text)
     try:
         if back is not None:
-            instant = now - timedelta(seconds=float(back[1]) * _SECONDS[back[2]])
+            instant = now - timedelta(seconds=back)
         else:
             # Without a zone it is the machine's own time.
             instant = datetime.fromisoformat(text.strip()).astimezone(UTC)

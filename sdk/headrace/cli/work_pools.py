@@ -116,6 +116,9 @@ async def create(
             f"The server works it itself, {pool.concurrency_limit} runs at once: there is no worker to start."
         )
     elif not answer.existed:
+        if pool.type not in TEMPLATE_TYPES:
+            own = nearest(pool.type, TEMPLATE_TYPES) or "The machines of its workers have to have that type."
+            say(f"headrace itself has no workers of type '{pool.type}'. {own}")
         say(f"Start a worker for it: headrace worker start --pool '{pool.name}'")
 
 
@@ -282,11 +285,10 @@ async def delete(work_pools: PoolArguments, /, *, yes: Yes = False, output: Outp
     async with get_client() as client:
         doomed = [Doomed(pool.id, pool.name) for pool in [await get_pool(client, n) for n in work_pools]]
 
-        async def delete_one(thing: Doomed) -> int:
+        async def delete_one(thing: Doomed) -> None:
             await client.delete_work_pool(thing.name)
-            return 0
 
-        await delete_each(doomed, "work pool", delete_one, yes=yes, output=output)
+        await delete_each(doomed, "work pool", delete_one, along="its queues", yes=yes, output=output)
 
 
 async def get_pool(client: HeadraceClient, name: str) -> WorkPool:

@@ -210,9 +210,8 @@ async def delete(
             Doomed(queue.id, queue.name) for queue in [await _get(client, pool, n) for n in work_queues]
         ]
 
-        async def delete_one(thing: Doomed) -> int:
+        async def delete_one(thing: Doomed) -> None:
             await client.delete_work_queue(pool, thing.name)
-            return 0
 
         await delete_each(doomed, "work queue", delete_one, yes=yes, output=output)
 

@@ -41,6 +41,7 @@ __all__ = [
     "ProjectError",
     "ScheduleEntry",
     "WorkPoolEntry",
+    "entry_error",
     "find_project",
     "load_project",
     "long_form",
@@ -196,7 +197,9 @@ class DeploymentEntry(_Entry):
                 of_runs = templates.kept("parameters", "tags", "labels")
                 resolved["fairness_key"] = templates.resolve(self.fairness_key, of_runs, *lookups)
             filled = DeploymentEntry.model_validate(resolved)
-        except (ValidationError, templates.TemplateError) as error:
+        except ValidationError as error:
+            raise entry_error(f"deployment {self.name}", error) from error
+        except templates.TemplateError as error:
             raise ProjectError(f"deployment {self.name}: {error}") from error
         own: dict[str, Any] = {
             kind: getattr(self, kind) for kind in ("build", "push", "pull") if kind in self.model_fields_set
@@ -249,8 +252,22 @@ class Project(_Entry):
     def _none_yet(cls, value: object, info: Any) -> object:
         if isinstance(value, Mapping):
             named = cast("Mapping[str, Any]", value)
-            return {key: {} if one is None else one for key, one in named.items()}
+            nothing: dict[str, Any] = {}
+            return {key: nothing if one is None else one for key, one in named.items()}
         return value if value is not None else [] if info.field_name == "deployments" else {}
+
+
+def entry_error(name: str, error: ValidationError) -> ProjectError:
+    """What is wrong with an entry that does not stand in the file as it is.
+
+    Args:
+        name: of the entry.
+        error: every mistake in it.
+    """
+    faults = error.errors(include_url=False)
+    return ProjectError(
+        "\n".join(f"{name}: {_where(one['loc'])}: {_said(one['type'], one)}" for one in faults)
+    )
 
 
 def find_project(folder: Path) -> Path | None:
