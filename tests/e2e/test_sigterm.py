@@ -48,6 +48,11 @@ def hook(flow, run, state):
     reach("after the end")
     (folder / "hooked").touch()
 
+@flow(retries=1, retry_delay_seconds=600)
+def retrying():
+    (folder / moment).touch()
+    raise ValueError("the first time")
+
 @flow(on_completion=[hook], on_cancellation=[hook])
 def body():
     work()
@@ -231,3 +236,23 @@ async def test_what_is_being_cancelled_is_cancelled(
         expected = ["Pending", "Running", "Cancelling", "Cancelled"]
         assert await names(client, within.attempt.run_id) == expected
         assert (within.folder / "hooked").exists()
+
+
+async def test_a_run_that_nobody_would_be_given_crashes(
+    server: ServerProcess, client: HeadraceClient, tmp_path: Path
+) -> None:
+    """It has no deployment and no pool, and waits for its retry, which is SCHEDULED, too."""
+    run = Run(id=new_id(), kind=RUN_KIND_FLOW, name="lone", flow_name="retrying")
+    run.parameters.encoding, run.parameters.inline = "json", b"{}"
+    run = (await client.create_run(CreateRunRequest(run=run))).run
+    (tmp_path / "flows.py").write_text(FLOWS)
+    assignment = Assignment(run=run, on_lost=POLICIES["reschedule"])
+    assignment.attempt.run_id, assignment.attempt.attempt, assignment.attempt.fence = run.id, 1, run.fence
+    lone = Infrastructure(server, tmp_path, "failed", assignment)
+    lone.environment["HEADRACE__ENTRYPOINT"] = f"{tmp_path / 'flows.py'}:retrying"
+    async with lone.reached() as process:
+        while (await client.get_run(run.id)).state.name != "AwaitingRetry":  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == SIGTERM_EXIT
+    assert await names(client, run.id) == ["Pending", "Running", "AwaitingRetry", "Crashed"]

@@ -17,7 +17,7 @@ from headrace.client.sync_client import SyncHeadraceClient
 from headrace.core.ids import new_id
 from headrace.settings import temporary_settings
 from headrace.v1.log_pb2 import LogFilter
-from headrace.v1.run_pb2 import Run, RunKind
+from headrace.v1.run_pb2 import LostAttemptPolicy, Run, RunKind
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import State, StateType
 from tests.support.engine import IMAGE, ContainerEngine, python_volumes, require_podman
@@ -75,12 +75,14 @@ class Place:
         worker.says("Connected")
         return worker
 
-    def queue(self, flow: str, name: str = "box", **variables: Any) -> str:
+    def queue(self, flow: str, name: str = "box", *, may_move: bool = False, **variables: Any) -> str:
         run = Run(id=new_id(), kind=RunKind.RUN_KIND_FLOW, name=name, flow_name=flow, work_pool=self.pool)
         run.state.CopyFrom(State(id=new_id(), type=StateType.STATE_TYPE_SCHEDULED, name="Scheduled"))
         run.state.event_time.GetCurrentTime()
         run.parameters.encoding = "json"
         run.parameters.inline = json.dumps({"folder": str(self.folder)}).encode()
+        if may_move:
+            run.retry_policy.on_lost = LostAttemptPolicy.LOST_ATTEMPT_POLICY_RESCHEDULE
         run.job_variables.update(
             {
                 "image": IMAGE,
@@ -200,6 +202,20 @@ def test_what_hangs_is_torn_down_by_the_next_worker_when_the_server_has_cancelle
     with place.worker():
         until(lambda: not place.containers(run_id)[0]["State"]["Running"], 60, "the end of the container")
     assert place.ended(run_id).state.id == run.state.id
+
+
+def test_a_container_that_is_stopped_gives_its_run_to_another_one(served: Place) -> None:
+    """By SIGTERM to its first process, as when its machine is taken away."""
+    run_id = served.queue("wait", may_move=True)
+    assert served.begun() == run_id
+    [first] = served.containers(run_id)
+    served.engine.podman("stop", "--time", "30", first["Id"])
+    until(lambda: len(served.containers(run_id)) == 2, 60, "another container")
+    served.go()
+    run = served.ended(run_id)
+    assert (run.state.type, run.attempt) == (StateType.STATE_TYPE_COMPLETED, 2)
+    names = [state.name for state in served.client.iter_states(run_id)]
+    assert names == ["Scheduled", "Pending", "Running", "AwaitingRetry", "Pending", "Running", "Completed"]
 
 
 def test_an_exit_code_is_reported_with_the_last_words(served: Place) -> None:

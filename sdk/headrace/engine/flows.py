@@ -443,8 +443,8 @@ async def _leave(ops: Ops, context: FlowRunContext, journal: Journal, error: Bas
     if run.state is None or run.state.is_final():
         return None
     await _end_children(ops, context, error)
-    state = await hand_over(ops, context, journal)
-    if state.is_scheduled():
+    is_left, state = await hand_over(ops, context, journal)
+    if is_left:
         _log.warning("The process was asked to end: the run goes on elsewhere")
         if context.on_termination == "reschedule":
             raise Pause("The process was asked to end, and the run is scheduled again.", state=state)

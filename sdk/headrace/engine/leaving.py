@@ -24,11 +24,11 @@ it is left to whatever has started the process, which starts it again."""
 LEAVING = "Execution was aborted by a termination signal."
 
 
-async def hand_over(ops: Ops, context: FlowRunContext, journal: Journal) -> State[Any]:
+async def hand_over(ops: Ops, context: FlowRunContext, journal: Journal) -> tuple[bool, State[Any]]:
     """Ask the server to leave the run to others; nothing of it runs here any more.
 
     Returns:
-        The state it is in now: SCHEDULED if it was taken, else the one that it keeps.
+        Whether they have it, and the state it is in now.
 
     Raises:
         Abort: the run is not this process's any longer.
@@ -41,4 +41,5 @@ async def hand_over(ops: Ops, context: FlowRunContext, journal: Journal) -> Stat
         left_to="server" if context.on_termination == "reschedule" else "infrastructure",
     )
     proposed = journal.make(StateType.SCHEDULED, "AwaitingRetry", LEAVING, details=details)
-    return await journal.propose(proposed)
+    state = await journal.propose(proposed)
+    return state is proposed, state
