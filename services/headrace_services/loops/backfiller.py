@@ -16,7 +16,7 @@ from headrace_services.storage.database import Database
 __all__ = ["Backfiller"]
 
 _LOOK_SECONDS: Final = 1.0
-_BUSY_SECONDS: Final = 0.05
+_BUSY_SECONDS: Final = 0.1
 """Between two looks while backfills go on, so that other writes have their turn."""
 
 

@@ -152,7 +152,8 @@ def _source(deployment: DeploymentRow, schedule: FiringSchedule, over: Mapping[s
 
 def _parameters(said: Deployment, schedule: bytes) -> dict[str, Any]:
     of_schedule: dict[str, Any] = json.loads(plan_of(schedule).spec.parameters or "{}")
-    return json.loads(said.parameters or "{}") | of_schedule
+    of_deployment: dict[str, Any] = json.loads(said.parameters or "{}")
+    return of_deployment | of_schedule
 
 
 def template_of(deployment: DeploymentRow, schedule: FiringSchedule) -> Run:

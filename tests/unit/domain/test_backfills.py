@@ -38,8 +38,8 @@ def timing(cron: str) -> Timing:
 
 
 # Dense, in bursts with long silences between them, and hardly ever.
-@pytest.mark.parametrize("cron, days", [("*/7 * * * *", 2), ("* 3 1 * *", 60), ("0 0 29 2 *", 800)])
-@pytest.mark.parametrize("count", [1, 13, 100])
+@pytest.mark.parametrize("cron, days", [("*/7 * * * *", 1), ("* 3 1 * *", 60), ("0 0 29 2 *", 800)])
+@pytest.mark.parametrize("count", [1, 13])
 def test_both_ends_give_the_same_instants_whatever_the_steps(cron: str, days: int, count: int) -> None:
     rule, whole = timing(cron), Rest(BEGIN, BEGIN + days * DAY)
     taken: dict[bool, list[int]] = {}
@@ -54,7 +54,10 @@ def test_both_ends_give_the_same_instants_whatever_the_steps(cron: str, days: in
 
 
 def test_more_than_there_may_be_are_not_counted() -> None:
-    assert count_fires(timing("* * * * *"), Rest(BEGIN, BEGIN + 400 * DAY)) == FIRES_MAX + 1
+    every_minute = Schedule()
+    every_minute.interval.interval.FromSeconds(60)
+    every_minute.interval.anchor = "2026-01-01T00:00:00"
+    assert count_fires(timing_of(every_minute), Rest(BEGIN, BEGIN + 400 * DAY)) == FIRES_MAX + 1
 
 
 @pytest.mark.parametrize(
