@@ -13,6 +13,7 @@ from headrace.settings import temporary_settings
 from headrace.v1.run_pb2 import Run, RunKind
 from headrace.v1.run_service_pb2 import CreateRunRequest
 from headrace.v1.state_pb2 import StateType
+from tests.support.servers import run_headrace
 from tests.support.worker_processes import WorkerProcess, is_running, until
 
 FLOW = "from headrace import flow\n\n@flow\ndef hello():\n    pass\n"
@@ -36,6 +37,8 @@ def test_a_run_of_the_default_pool_completes_and_both_stop_together(tmp_path: pa
             client.create_run(CreateRunRequest(run=run))
             until(lambda: client.get_run(run.id).state.type == StateType.STATE_TYPE_COMPLETED, 60)
             worker_pid = next(w.sdk.pid for w in client.iter_workers("default"))
+        second = run_headrace("dev", environment={**bare, "HEADRACE_HOME": str(home)})
+        assert second.returncode == 1 and "headrace worker start" in second.stderr
         dev.send(signal.SIGINT)
         assert dev.leaves() == 0, dev.log
         assert not is_running(server["pid"])

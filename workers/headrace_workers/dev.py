@@ -58,8 +58,9 @@ class _Both:
         """Until told to stop, or one of them ends.
 
         Raises:
-            CliError: the server did not start, or one of them has ended by itself.
+            CliError: a server is there already, or did not start, or one of the two has ended.
         """
+        _refuse_a_second_server()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._told)
@@ -85,6 +86,8 @@ class _Both:
                 # A second signal goes to it too: it then gives back what runs.
                 await worker_end
                 return
+            if worker_end.done() and worker_end.result() == 0:
+                raise CliError("The worker has left, as it was told to.", "So the server stops too.")
             ended = "worker" if worker_end.done() else "server"
             raise CliError(f"The {ended} has ended by itself.")
         finally:
@@ -121,6 +124,19 @@ class _Both:
                         return True
                     await asyncio.sleep(0.05)
         return False
+
+
+def _refuse_a_second_server() -> None:
+    from headrace.recorder.options import read_server_file
+    from headrace.settings import get_current_settings
+
+    home = get_current_settings().home
+    noted = read_server_file(home)
+    if noted is not None and noted.is_alive():
+        raise CliError(
+            f"A server serves {home} already, at {noted.address}.",
+            "`headrace server stop` stops it, `headrace worker start --pool default` gives it a worker.",
+        )
 
 
 def _ends_with(pid: int) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import signal
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def start(
     program = _Program(
         Target(address, branch, directory.strip("/"), env or ""),
         ApplyOptions(credentials, include_submodules, name, prune, timeout_seconds, yes_to or ""),
-        SyncOptions(poll_seconds),
+        SyncOptions(is_once=run_once, poll_seconds=poll_seconds),
         (host, port) if listens else None,
         secret,
         writer,
@@ -197,7 +198,10 @@ class _Program:
         try:
             await server.__aenter__()
         except OSError as error:
-            raise CliError(f"Notices cannot come to {host}:{port}: {error.strerror}.") from None
+            why = os.strerror(error.errno) if error.errno else error.strerror
+            raise CliError(
+                f"Notices cannot come to {host}:{port}: {why}.", "Choose another --port, or --no-webhook."
+            ) from None
         shown = f"[{host}]" if ":" in host else host
         self.tell(
             f"Following {where}; notices to http://{shown}:{server.port}{WEBHOOK_PATH}. Ctrl-C stops it."

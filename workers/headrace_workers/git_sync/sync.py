@@ -42,6 +42,7 @@ class SyncOptions:
     """When a sync looks.
 
     Attributes:
+        is_once: nobody looks again.
         poll_seconds: between two looks without a notice; None: only when there is one.
         first_retry_seconds: after the first failure; twice as long after each that follows.
         max_retry_seconds: after many.
@@ -49,6 +50,7 @@ class SyncOptions:
             four times.
     """
 
+    is_once: bool = False
     poll_seconds: float | None = None
     first_retry_seconds: float = 10.0
     max_retry_seconds: float = 600.0
@@ -230,9 +232,10 @@ class GitSync:
         )
         seconds *= random.uniform(0.9, 1.1)
         self._next_try_at = self._now() + seconds
-        what = f"{commit[:12]} was not applied" if commit else "The repository does not answer"
-        again = "" if self._is_leaving else f" Again in {seconds:.0f} s, or with the next push."
-        self._tell(f"Warning: {what}: {why}{again}")
+        what = f"{commit[:12]} was not applied" if commit else "Cannot tell what was pushed"
+        is_last = self._is_leaving or options.is_once
+        again = "" if is_last else f" Again in {seconds:.0f} s, or with the next push."
+        self._tell(f"Warning: {what}: {why.rstrip('.')}.{again}")
         self._save()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T:
