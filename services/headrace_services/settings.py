@@ -113,7 +113,9 @@ class ServerSettings:
         "5000. Its lease is six times as long.",
     )
     server_worker_reply_seconds: float = option(
-        10.0, config.number(0.1), "How long a worker may leave an assignment unanswered, in seconds."
+        10.0,
+        config.number(0.1),
+        "How long a worker that is heard of may leave an assignment unanswered, in seconds.",
     )
     server_worker_stream_seconds: float = option(
         3600.0,

@@ -147,6 +147,20 @@ async def test_an_offer_that_is_held_counts_as_accepted(stand: Stand) -> None:
         assert (await stand.get(run.id)).state.type == STATE_TYPE_PENDING
 
 
+async def test_an_offer_that_a_worker_does_not_know_of_is_queued_again(stand: Stand) -> None:
+    async with stand.worker(credit=1) as worker:
+        run = await stand.create()
+        offered = (await worker.assignment()).attempt  # and not a word about it
+
+        async def waits() -> bool:
+            await worker.heartbeat()
+            return (await stand.get(run.id)).state.type == STATE_TYPE_SCHEDULED
+
+        await eventually(waits)
+        again = await stand.get(run.id)
+        assert (again.attempt, again.fence) == (offered.attempt, offered.fence + 1)
+
+
 async def test_what_is_held_no_more_is_queued_again(stand: Stand) -> None:
     async with stand.worker(credit=1) as worker:
         run = await stand.create()

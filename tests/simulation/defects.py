@@ -42,7 +42,6 @@ def _no_amnesty(patch: pytest.MonkeyPatch) -> None:
 def _no_reconciliation(patch: pytest.MonkeyPatch) -> None:
     """What a worker says that it holds is not compared with what the server believes."""
     patch.setattr(worker_stream, "reconcile", lambda *_: HeldSet([], [], [], []))
-    patch.setattr(worker_stream.WorkerStream, "take_back_unanswered", lambda _: None)
 
 
 def _slots_as_a_counter(patch: pytest.MonkeyPatch) -> None:

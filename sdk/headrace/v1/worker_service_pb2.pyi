@@ -623,7 +623,7 @@ class ServerWelcome(_message.Message):
     def lease_ttl(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def reply_timeout(self) -> _duration_pb2.Duration:
-        """An assignment not answered for so long is taken back."""
+        """An assignment that is not answered for so long, nor held by the two heartbeats after that, is taken back."""
 
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_record_service_pb2.AttemptVerdict]:

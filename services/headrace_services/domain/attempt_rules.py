@@ -148,8 +148,9 @@ class Mirrored:
         attempt: its number.
         fence: the run's.
         phase: how far it has come.
-        since: when it was offered, or first believed, monotonic seconds.
-        missing: in how many heartbeats in a row it was not named.
+        since: when it was sent, or first believed, monotonic seconds.
+        missing: in how many heartbeats in a row it was not named; of an offer, those count that came when it
+            should have been answered.
     """
 
     attempt: int
@@ -176,6 +177,8 @@ class HeldSet(NamedTuple):
 
 
 _MISSING_HEARTBEATS: Final = 2
+"""Once may be a heartbeat that had been on its way, or the first one of a worker that was busy for long: what
+came to it meanwhile is read, and answered, right after."""
 
 
 def reconcile(
@@ -186,13 +189,16 @@ def reconcile(
 ) -> HeldSet:
     """Compare what the server believes a worker holds with all that the worker says it holds.
 
+    Only what a worker says takes an offer from it. One that says nothing loses its offers with all that it
+    holds, at the end of its session's lease: it may have begun with them.
+
     Counts, in `mirror`, how often an attempt was missing.
 
     Args:
         mirror: by run id.
         held: (run id, fence), complete.
         now: monotonic seconds.
-        reply_timeout_seconds: how long an offer may be unanswered.
+        reply_timeout_seconds: how long an offer may be unanswered until heartbeats without it count.
     """
     named = dict(held)
     found = HeldSet([], [], [], [])
@@ -207,11 +213,10 @@ def reconcile(
     for run_id, believed in mirror.items():
         if named.get(run_id) == believed.fence:
             continue
-        if believed.phase is Phase.OFFERED:
-            if now - believed.since > reply_timeout_seconds:
-                found.unanswered.append(run_id)
+        is_offer = believed.phase is Phase.OFFERED
+        if is_offer and now - believed.since <= reply_timeout_seconds:
             continue
         believed.missing += 1
         if believed.missing >= _MISSING_HEARTBEATS:
-            found.missing.append(run_id)
+            (found.unanswered if is_offer else found.missing).append(run_id)
     return found

@@ -56,10 +56,6 @@ class Link(Taker, Session, LocalWorker, Remover, Protocol):
         """It was offered a run, as the database has it."""
         ...
 
-    def take_back_unanswered(self) -> None:
-        """Queue offers again that were not answered in time."""
-        ...
-
     def cancel(self, cancels: Sequence[CancelAttempt]) -> None:
         """All of its runs that are being cancelled now."""
         ...
@@ -92,7 +88,7 @@ class WorkerTerms:
     Attributes:
         replica_id: this server process.
         heartbeat_seconds: how often one is to be heard, while there are few.
-        reply_seconds: how long an assignment may be unanswered.
+        reply_seconds: how long an assignment may be unanswered by a worker that is heard of.
         ageing_seconds: how long a run waits until its priority is raised by one.
         stream_seconds: how long a stream lasts at most until its worker is asked for another one, and half of
             that at least. So workers spread over servers that come, behind whatever balances connections.
@@ -282,8 +278,6 @@ class WorkerHub:
             return
         self._rotate()
         await self._recall_offers()
-        for link in list(self._links.values()):
-            link.take_back_unanswered()
         wanted: dict[str, list[CancelAttempt]] = {}
         for session_id, cancel in await self._database.reader.worker_cancels():
             wanted.setdefault(session_id, []).append(cancel)

@@ -162,7 +162,10 @@ class WorkerStream:
         try:
             while True:
                 while self._control or self._assignments:
-                    yield (self._control or self._assignments).popleft()
+                    response = (self._control or self._assignments).popleft()
+                    if response.HasField("assignment"):
+                        self._sent(response.assignment)
+                    yield response
                 if reader.done():
                     reader.result()
                     return
@@ -332,6 +335,12 @@ class WorkerStream:
         self._assignments.append(pb.ConnectResponse(assignment=assignment))
         self._wake.set()
 
+    def _sent(self, assignment: pb.Assignment) -> None:
+        """From now on it is the worker that has to answer; until now it was this server that was busy."""
+        believed = self._mirror.get(assignment.run.id)
+        if believed is not None and believed.fence == assignment.attempt.fence:
+            believed.since, believed.missing = self._clock.monotonic(), 0
+
     def take_over(self, claimed: Claimed) -> None:
         """Hands a run over that goes on in infrastructure which the worker has found. It takes no credit."""
         run = claimed.run
@@ -361,7 +370,7 @@ class WorkerStream:
         if believed is None or believed.fence != fence:
             return
         if reply.WhichOneof("reply") == "accept":
-            believed.phase = Phase.ACCEPTED
+            believed.phase, believed.missing = Phase.ACCEPTED, 0
             self._tell(NewsKind.ACCEPTED, (run_id, believed.attempt, fence))
             return
         refusal = reply.refuse
@@ -454,12 +463,6 @@ class WorkerStream:
         if believed is None or believed.fence < offer.fence:
             now = self._clock.monotonic()
             self._mirror[offer.run_id] = Mirrored(offer.attempt, offer.fence, Phase.OFFERED, now)
-
-    def take_back_unanswered(self) -> None:
-        """Queue offers again that the worker has not answered in time."""
-        now, timeout = self._clock.monotonic(), self.policy.reply_seconds
-        late = [id for id, m in self._mirror.items() if m.phase is Phase.OFFERED and now - m.since > timeout]
-        self._miss(late, NewsKind.UNANSWERED)
 
     def renewed(self, server_time: int) -> None:
         """The session is renewed, durably: the heartbeats until now are answered."""

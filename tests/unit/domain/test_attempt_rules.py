@@ -91,10 +91,25 @@ def test_a_held_set_says_what_the_server_did_not_know() -> None:
     found = reconcile(mirror, held, 100.0, 10.0)
     assert found.accepted == ["offered"]
     assert found.unknown == [("stranger", 7), ("older", 3)]
-    assert found.unanswered == ["unanswered"]
     # Once may be a heartbeat that had been on its way.
-    assert found.missing == []
-    assert reconcile(mirror, held, 101.0, 10.0).missing == ["gone", "older"]
+    assert found.unanswered == found.missing == []
+    found = reconcile(mirror, held, 101.0, 10.0)
+    assert found.unanswered == ["unanswered"] and found.missing == ["gone", "older"]
+
+
+def test_an_offer_is_taken_back_when_two_heartbeats_in_a_row_should_have_named_it() -> None:
+    mirror = {"run": Mirrored(1, 2, Phase.OFFERED, since=100.0)}
+    for now in (101.0, 105.0, 110.0):  # it need not be answered yet
+        assert not reconcile(mirror, [], now, 10.0).unanswered
+    assert not reconcile(mirror, [], 111.0, 10.0).unanswered
+    assert reconcile(mirror, [], 115.0, 10.0).unanswered == ["run"]
+
+
+def test_the_first_heartbeat_of_a_worker_that_was_busy_overtakes_its_answer() -> None:
+    mirror = {"run": Mirrored(1, 2, Phase.OFFERED, since=0.0)}
+    assert not reconcile(mirror, [], 60.0, 10.0).unanswered
+    found = reconcile(mirror, [("run", 2)], 61.0, 10.0)
+    assert found.accepted == ["run"] and mirror["run"].missing == 0
 
 
 def test_what_is_named_again_was_not_missing() -> None:
