@@ -171,5 +171,7 @@ async def test_the_rules_of_a_pool(database: Database) -> None:
         await drop_rule(database, "none")
     with pytest.raises(ObjectNotFound):
         await set_rule(database, "a", pool=f"none-{new_id()}")
+    await set_rule(database, "b", weight=2)
     await database.writer.do(DeleteWorkPool(POOL))
+    assert await select(database, "SELECT count(*) FROM queue_passes WHERE weight <> 1000") == [(0,)]
     assert [rule.work_pool for rule in (await database.reader.fairness.page("", 0, ""))[0]] == ["other"]

@@ -1,23 +1,20 @@
 """Commands on the rules of fairness keys.
 
-Each locks the pool first, as do runs that join a line as the first of their key: so no key is ever noted
-with a weight that was changed meanwhile.
+Each has the pool to itself, and runs that join a line as the first of their key hold on to it: so no key is
+ever noted with a weight that was changed meanwhile.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from headrace.core.errors import ObjectNotFound
 from headrace.v1.work_pool_pb2 import FairnessRule
-from headrace_services.domain.claims import RouteKind
 from headrace_services.domain.fairness import WEIGHT
 from headrace_services.storage.command import Command
 from headrace_services.storage.declared_rows import WorkPoolRow
-from headrace_services.storage.dispatch_rows import PassRow
 from headrace_services.storage.entities import Lock
-from headrace_services.storage.fairness_rows import FairnessRuleRow, rule_message
+from headrace_services.storage.fairness_rows import FairnessRuleRow, rule_message, weigh
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 from headrace_services.storage.work_pool_commands import find_pool
@@ -42,7 +39,7 @@ class SetFairnessRule(Command[FairnessRule]):
 
     def apply(self, work: Work) -> Steps[FairnessRule]:
         asked = self._rule
-        pool = yield from find_pool(work, asked.work_pool)
+        pool = yield from find_pool(work, asked.work_pool, Lock.OWN)
         key = (asked.work_pool, asked.fairness_key)
         yield from work.rows.load(FairnessRuleRow, [key])
         row = work.rows.get(FairnessRuleRow, *key)
@@ -54,7 +51,7 @@ class SetFairnessRule(Command[FairnessRule]):
             return rule_message(row)
         row.weight, row.concurrency_limit, row.update_time = weight, limit, work.now
         work.rows.put(row)
-        yield from _weigh(work, row.work_pool, row.fairness_key, weight)
+        yield from weigh(work, row.work_pool, row.fairness_key, weight)
         yield from _note_limits(work, pool)
         return rule_message(row)
 
@@ -73,24 +70,14 @@ class DeleteFairnessRule(Command[None]):
         self._key = (work_pool, fairness_key)
 
     def apply(self, work: Work) -> Steps[None]:
-        pool = yield from find_pool(work, self._key[0])
+        pool = yield from find_pool(work, self._key[0], Lock.OWN)
         yield from work.rows.load(FairnessRuleRow, [self._key])
         row = work.rows.get(FairnessRuleRow, *self._key)
         if row is None:
             raise ObjectNotFound.of("fairness rule", "/".join(self._key))
         work.rows.delete(row)
-        yield from _weigh(work, *self._key, WEIGHT)
+        yield from weigh(work, *self._key, WEIGHT)
         yield from _note_limits(work, pool)
-
-
-def _weigh(work: Work, work_pool: str, fairness_key: str, weight: int) -> Steps[None]:
-    """Note the weight where turns are given: with the key, in every line of the pool that has seen it."""
-    lines = json.dumps([int(RouteKind.WORK_POOL), work_pool])[:-1] + ", "
-    where = [("scope", "begins", lines), ("name", "holds", f"\t{fairness_key}")]
-    for row in (yield from work.rows.find(PassRow, where)):
-        if row.name == f"{row.scope}\t{fairness_key}" and row.weight != weight:
-            row.weight = weight
-            work.rows.put(row)
 
 
 def _note_limits(work: Work, pool: WorkPoolRow) -> Steps[None]:

@@ -277,7 +277,7 @@ def _note_keys(work: Work, pairs: Iterable[tuple[str, str]]) -> Steps[None]:
     if keys:
         names = sorted(set(pools.values()))
         # Whoever sets a rule has locked the pool: either the rule is found here, or the key is found there.
-        yield from work.rows.find(WorkPoolRow, [("name", "in", names)])
+        yield from work.rows.find(WorkPoolRow, [("name", "in", names)], lock=Lock.KEEP)
         where = [("work_pool", "in", names), ("fairness_key", "in", keys)]
         for rule in (yield from work.rows.find(FairnessRuleRow, where, lock=Lock.NONE)):
             weights[rule.work_pool, rule.fairness_key] = rule.weight

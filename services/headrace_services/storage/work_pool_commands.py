@@ -18,6 +18,7 @@ from headrace.core.errors import (
 )
 from headrace.core.ids import new_id
 from headrace.v1.work_pool_pb2 import WorkPool, WorkQueue
+from headrace_services.domain.fairness import WEIGHT
 from headrace_services.domain.priorities import first_free, placed
 from headrace_services.storage import steps
 from headrace_services.storage.command import Command
@@ -25,7 +26,7 @@ from headrace_services.storage.declared_rows import DeploymentRow, WorkPoolRow, 
 from headrace_services.storage.deployment_codec import set_queue
 from headrace_services.storage.dispatch_rows import QueuedRunRow
 from headrace_services.storage.entities import Lock
-from headrace_services.storage.fairness_rows import FairnessRuleRow
+from headrace_services.storage.fairness_rows import FairnessRuleRow, weigh
 from headrace_services.storage.steps import Steps
 from headrace_services.storage.work import Work
 from headrace_services.storage.work_pool_codec import (
@@ -252,6 +253,7 @@ class DeleteWorkPool(Command[None]):
         row = yield from find_pool(work, self._name, Lock.OWN)
         yield from work.rows.delete_where(WorkQueueRow, [("pool_id", "=", row.id)])
         yield from work.rows.delete_where(FairnessRuleRow, [("work_pool", "=", row.name)])
+        yield from weigh(work, row.name, None, WEIGHT)
         work.rows.delete(row)
 
 
