@@ -93,6 +93,16 @@ class Stand:
         request = run_service_pb2.ListStatesRequest(run_id=run_id)
         return [state.name for state in (await self.client.runs.ListStates(request)).states]
 
+    async def propose(self, attempt: AttemptRef, state: state_pb2.State) -> str:
+        """What the attempt's process is told when it proposes a state: the name of the verdict."""
+        proposed = state_pb2.State()
+        proposed.CopyFrom(state)
+        proposed.id = new_id()
+        proposed.event_time.FromMicroseconds(self.client.server.clock.now())
+        request = run_service_pb2.ProposeStateRequest(run_id=attempt.run_id, attempt=attempt, state=proposed)
+        verdict = await self.client.runs.ProposeState(request)
+        return str(verdict.WhichOneof("verdict"))
+
     async def complete(self, attempt: AttemptRef) -> None:
         """Record the attempt's RUNNING and COMPLETED, as its process would."""
         await self._record(complete(attempt))

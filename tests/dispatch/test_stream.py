@@ -16,10 +16,13 @@ from headrace.v1.state_pb2 import (
     STATE_TYPE_COMPLETED,
     STATE_TYPE_CRASHED,
     STATE_TYPE_FAILED,
+    STATE_TYPE_PAUSED,
     STATE_TYPE_PENDING,
+    STATE_TYPE_RUNNING,
     STATE_TYPE_SCHEDULED,
     CrashedDetails,
     ScheduledDetails,
+    State,
 )
 from headrace.v1.worker_pb2 import ATTEMPT_PHASE_ACCEPTED
 from headrace.v1.worker_service_pb2 import CancelAck
@@ -27,6 +30,13 @@ from tests.dispatch.stand import Stand, eventually
 from tests.support.workers import held
 
 pytestmark = pytest.mark.anyio
+RUNNING = State(type=STATE_TYPE_RUNNING)
+
+
+def paused(key: str) -> State:
+    state = State(type=STATE_TYPE_PAUSED)
+    state.paused.pause_key = key
+    return state
 
 
 async def test_a_run_is_handed_out_and_completed(stand: Stand) -> None:
@@ -228,6 +238,34 @@ async def test_a_run_that_may_be_rescheduled_is_queued_again(stand: Stand) -> No
             await worker.accept(assignment)
             await worker.report_exit(assignment.attempt, number, 9, message="Killed.")
         assert (await stand.until(run.id, STATE_TYPE_CRASHED)).attempt == 2
+
+
+@pytest.mark.parametrize("is_given_back", [False, True], ids=["lost", "given back"])
+async def test_a_pause_that_nobody_has_ended_is_entered_again_by_the_next_attempt(
+    stand: Stand, is_given_back: bool
+) -> None:
+    """An approval is not skipped because its process is gone; one that was given counts."""
+    policy = RetryPolicy(on_lost=LOST_ATTEMPT_POLICY_RESCHEDULE)
+    async with stand.worker(credit=2) as worker:
+        run = await stand.create(retry_policy=policy)
+        first = await worker.assignment()
+        await worker.accept(first)
+        await stand.begin(first.attempt)
+        for state in (paused("given"), RUNNING, paused("open")):
+            assert await stand.propose(first.attempt, state) == "accepted"
+        if is_given_back:
+            left = State(type=STATE_TYPE_SCHEDULED)
+            left.scheduled.cause = ScheduledDetails.CAUSE_ATTEMPT_LOST
+            left.scheduled.scheduled_time.GetCurrentTime()
+            assert await stand.propose(first.attempt, left) == "accepted"
+        else:
+            await worker.report_exit(first.attempt, 1, 9, message="Killed.")
+        second = await worker.assignment()
+        assert (second.run.id, second.attempt.attempt) == (run.id, 2)
+        await worker.accept(second)
+        assert await stand.propose(second.attempt, RUNNING) == "accepted"
+        assert await stand.propose(second.attempt, paused("given")) == "rejected"
+        assert await stand.propose(second.attempt, paused("open")) == "accepted"
 
 
 async def test_a_run_is_handed_out_when_it_is_due(stand: Stand) -> None:

@@ -10,6 +10,7 @@ __all__ = [
     "AddPauseKey",
     "Announce",
     "ClearPauseKeys",
+    "DropPauseKey",
     "Effect",
     "Enqueue",
     "ExtendSlot",
@@ -37,6 +38,13 @@ class RetryType(IntEnum):
 @dataclass(frozen=True, slots=True)
 class AddPauseKey:
     """The key has fired in this run."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropPauseKey:
+    """The key may fire again: its pause was not seen through."""
 
     key: str
 
@@ -117,6 +125,7 @@ class Announce:
 
 Effect: TypeAlias = (
     AddPauseKey
+    | DropPauseKey
     | ClearPauseKeys
     | SetResuming
     | SetRetryType

@@ -17,6 +17,7 @@ from headrace_services.domain.effects import (
     AddPauseKey,
     Announce,
     ClearPauseKeys,
+    DropPauseKey,
     ExtendSlot,
     ReleaseSlot,
     RetryType,
@@ -243,7 +244,10 @@ def hand_over(context: Context) -> Outcome:
     retry_type = RetryType.RESCHEDULE if proposed.is_given_back else RetryType.IN_PROCESS
     # At once, by the clock that decides when.
     now = replace(proposed, scheduled_time=min(proposed.scheduled_time or context.now, context.now))
-    return Amend(now, (SetRetryType(retry_type), ClearPauseKeys(), SetResuming(False)))
+    # What it waits for in a pause it waits for again; pauses that have ended are over.
+    return Amend(
+        now, (SetRetryType(retry_type), DropPauseKey(_current(context).pause_key), SetResuming(False))
+    )
 
 
 def announce(context: Context) -> Outcome:

@@ -19,6 +19,7 @@ from headrace_services.domain.books import keep_books
 from headrace_services.domain.effects import (
     AddPauseKey,
     ClearPauseKeys,
+    DropPauseKey,
     Effect,
     NoteFlowRunCount,
     ResetRunCount,
@@ -213,7 +214,10 @@ def _settle(course: _Course) -> Decision:
     return Decision(verdict, state, replace(run, books=books), rest)
 
 
-_ON_THE_RUN = (AddPauseKey, ClearPauseKeys, SetResuming, SetRetryType, ResetRunCount, NoteFlowRunCount)
+_ON_THE_RUN = (
+    *(AddPauseKey, DropPauseKey, ClearPauseKeys),
+    *(SetResuming, SetRetryType, ResetRunCount, NoteFlowRunCount),
+)
 
 
 def _applied(run: RunFacts, effects: tuple[Effect, ...]) -> RunFacts:
@@ -222,6 +226,8 @@ def _applied(run: RunFacts, effects: tuple[Effect, ...]) -> RunFacts:
         match effect:
             case AddPauseKey(key):
                 run = replace(run, pause_keys=run.pause_keys | {key})
+            case DropPauseKey(key):
+                run = replace(run, pause_keys=run.pause_keys - {key})
             case ClearPauseKeys():
                 run = replace(run, pause_keys=frozenset())
             case SetResuming(is_resuming):

@@ -20,7 +20,15 @@ from headrace_services.domain.attempt_rules import (
 )
 from headrace_services.domain.books import keep_books
 from headrace_services.domain.effects import RetryType
-from headrace_services.domain.states import CANCELLED, CANCELLING, CRASHED, FINAL_TYPES, PENDING, SCHEDULED
+from headrace_services.domain.states import (
+    CANCELLED,
+    CANCELLING,
+    CRASHED,
+    FINAL_TYPES,
+    PAUSED,
+    PENDING,
+    SCHEDULED,
+)
 from headrace_services.storage import steps
 from headrace_services.storage.dispatch_rows import AttemptRow
 from headrace_services.storage.instants import micros, set_micros
@@ -118,6 +126,7 @@ def _requeue(work: Work, row: AttemptRow, run: RunRow, loss: Loss, decided: Outc
     is_try = loss.cause in _TRIES or (loss.cause is LossCause.RELEASED and row.phase == Phase.OFFERED)
     due = work.now + int((loss.retry_seconds if is_try else decided.delay_seconds) * 1_000_000)
     scheduled = yield from _scheduled_time(work, run)
+    yield from _forget_pause(work, run)
     run.requeue = Requeue(
         max(due, scheduled),
         row.lost_count + decided.counts_lost,
@@ -135,6 +144,19 @@ def _requeue(work: Work, row: AttemptRow, run: RunRow, loss: Loss, decided: Outc
     # Workers are handed only those task runs that nobody's process runs by itself.
     state.scheduled.deferred = run.kind == RUN_KIND_TASK
     enter(work, run, state)
+
+
+def _forget_pause(work: Work, run: RunRow) -> Steps[None]:
+    """The next attempt waits again for what this one was waiting for: the pause has not been ended."""
+    if run.books.type is not PAUSED or run.state_id is None or not run.pause_keys:
+        return
+    pair = (run.id, run.state_id)
+    if run.body is None:
+        yield from work.load_facts([pair])
+    state = work.current_state(run, work.facts.get(pair))
+    if state is not None:
+        kept = sorted(set(json.loads(run.pause_keys)) - {state.paused.pause_key})
+        run.pause_keys = json.dumps(kept) if kept else ""
 
 
 def _scheduled_time(work: Work, run: RunRow) -> Steps[int]:

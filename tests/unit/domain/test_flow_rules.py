@@ -335,14 +335,15 @@ def test_marking_late_starts_nothing_else() -> None:
 
 def test_a_process_that_has_to_end_gives_its_run_to_another_attempt() -> None:
     given = value("SCHEDULED", is_given_back=True, scheduled_time=NOW + 9 * SECOND)
-    decision = ask(
-        value("RUNNING"), given, is_dispatched=True, pause_keys=frozenset({"one"}), by_executor=True
-    )
+    keys = frozenset({"passed", "open"})
+    waiting = value("PAUSED", pause_key="open")
+    decision = ask(waiting, given, is_dispatched=True, pause_keys=keys, by_executor=True)
     assert outcome(decision) == "A"
     assert decision.state is not None
     assert decision.state.scheduled_time == NOW, "the process's clock does not delay it"
     assert decision.run.retry_type is RetryType.RESCHEDULE
-    assert decision.run.pause_keys == frozenset()
+    assert decision.run.pause_keys == frozenset({"passed"}), "what it waits for it waits for again"
+    assert not decision.run.books.is_resuming
 
 
 def test_a_run_that_nobody_would_run_is_not_given_back() -> None:
