@@ -171,15 +171,21 @@ def test_a_killed_run_process_is_noticed_and_its_signal_named(place: Place) -> N
         until(lambda: "SIGKILL" in place.client.get_run(run_id).state.message, 60, "the signal")
 
 
-def test_a_run_that_may_be_run_again_is_when_its_process_is_killed(place: Place) -> None:
+@pytest.mark.parametrize(("how", "state"), [(signal.SIGKILL, "Scheduled"), (signal.SIGTERM, "AwaitingRetry")])
+def test_a_run_that_may_be_run_again_is_when_its_process_is_killed(
+    place: Place, how: signal.Signals, state: str
+) -> None:
     with place.worker():
         run_id = place.queue("wait", again=True)
-        os.kill(place.began(), signal.SIGKILL)
+        os.kill(place.began(), how)
         until(lambda: len(place.journal("began")) == 2, 60, "the second attempt")
         place.go()
         assert place.ended(run_id).type == StateType.STATE_TYPE_COMPLETED
     run = place.client.get_run(run_id)
     assert run.attempt == 2
+    first = ["Scheduled", "Pending", "Running"]
+    names = [one.name for one in place.client.iter_states(run_id)]
+    assert names == [*first, state, "Pending", "Running", "Completed"]
 
 
 def test_a_worker_that_leaves_in_a_hurry_gives_such_a_run_to_another(place: Place) -> None:
