@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from headrace.v1.deployment_pb2 import Deployment
 from headrace.v1.work_pool_pb2 import WorkPool
 from tests.cli.conftest import Cli, forget_settings
 from tests.support.servers import ServerProcess
+from tests.support.terminals import on_a_terminal
 
 FILE = """
 name: shop
@@ -201,6 +203,17 @@ def test_code_that_cannot_be_loaded_does_not_keep_the_others(cli: Cli, project: 
     assert 'broken.py", line 1' in done.out, "where it is broken"
     alone = cli("deploy", "-n", "nightly")
     assert alone.code == 1 and "broken.py cannot be loaded" in alone.err
+
+
+def test_ctrl_c_ends_a_question(project: Path, its_server: ServerProcess) -> None:
+    words = [sys.executable, "-m", "headrace", "deploy"]
+    after = "Which deployment? [1-2]"
+    shown = on_a_terminal(words, its_server.environment, project, after=after, is_interrupted=True)
+    assert shown.code == 130 and "Traceback" not in shown
+    chosen = on_a_terminal(
+        words, its_server.environment, project, typed="2\n", after="Which deployment? [1-2]"
+    )
+    assert chosen.code == 0 and "reports/weekly: created" in chosen
 
 
 def test_a_step_that_fails_deploys_nothing(cli: Cli, project: Path) -> None:

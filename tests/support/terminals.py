@@ -6,9 +6,10 @@ import os
 import pathlib
 import pty
 import select
+import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["Shown", "on_a_terminal"]
 
@@ -32,6 +33,7 @@ def on_a_terminal(
     *,
     typed: str = "",
     after: str = "",
+    is_interrupted: bool = False,
 ) -> Shown:
     """Run `command` on a terminal of 100 columns and 40 rows, until it ends.
 
@@ -41,6 +43,7 @@ def on_a_terminal(
         cwd: its working folder.
         typed: what the person types.
         after: once this has been shown.
+        is_interrupted: by Ctrl-C, in the place of what is typed.
     """
     settings = {**environment, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     settings.pop("NO_COLOR", None)
@@ -50,15 +53,22 @@ def on_a_terminal(
             command, cwd=cwd, env=settings, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
         ) as process:
             os.close(theirs)
-            shown = Shown(_converse(ours, typed, after))
+
+            def act() -> None:
+                if is_interrupted:
+                    process.send_signal(signal.SIGINT)
+                elif typed:
+                    os.write(ours, typed.encode())
+
+            shown = Shown(_converse(ours, act, after))
             shown.code = process.wait(60)
     finally:
         os.close(ours)
     return shown
 
 
-def _converse(terminal: int, typed: str, after: str) -> str:
-    shown = b""
+def _converse(terminal: int, act: Callable[[], None], after: str) -> str:
+    shown, has_acted = b"", False
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
@@ -70,7 +80,7 @@ def _converse(terminal: int, typed: str, after: str) -> str:
         if not part:
             break
         shown += part
-        if typed and after.encode() in shown:
-            os.write(terminal, typed.encode())
-            typed = ""
+        if not has_acted and after.encode() in shown:
+            act()
+            has_acted = True
     return shown.decode()

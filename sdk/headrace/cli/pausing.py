@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -16,7 +15,7 @@ from headrace.cli.failures import CliError
 from headrace.cli.options import FlowRunArgument, Format, Output
 from headrace.cli.output import emit_json, say
 from headrace.cli.parameters import read_parameters
-from headrace.cli.prompts import can_ask
+from headrace.cli.prompts import can_ask, read_line
 from headrace.cli.selecting import find_run
 from headrace.cli.text import clean
 from headrace.client import get_client
@@ -136,8 +135,7 @@ def _ask(name: str, field: Mapping[str, Any], *, is_required: bool) -> tuple[Any
         say(f"  {clean(str(field['description']))}")
     default = f" [{json.dumps(field['default'])}]" if "default" in field else ""
     while True:
-        print(f"{clean(name)}{_kind(field)}{default}: ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        line = read_line(f"{clean(name)}{_kind(field)}{default}: ")
         if not line:
             raise CliError("Nothing was changed: the answer ended too early.")
         typed = line.rstrip("\n")

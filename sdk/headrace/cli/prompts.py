@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
 from headrace.cli.failures import CliError, ExitCode
 from headrace.settings import get_current_settings
 
-__all__ = ["ask", "can_ask", "choose", "confirm"]
+__all__ = ["ask", "can_ask", "choose", "confirm", "read_line"]
+
+
+def read_line(question: str) -> str:
+    """The line that somebody answers the question with, empty at the end of standard input.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, at once. The event loop that a command runs on would only note it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(question, end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 def can_ask() -> bool:
@@ -34,8 +49,7 @@ def confirm(question: str, *, yes: bool) -> None:
             "Say --yes, or run it on a terminal.",
             code=ExitCode.USAGE,
         )
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if read_line(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise CliError("Nothing was changed.")
 
 
@@ -47,8 +61,7 @@ def ask(question: str, usual: str = "") -> str:
     """
     while True:
         shown = f"{question} [{usual}]: " if usual else f"{question}: "
-        print(shown, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        line = read_line(shown)
         if not line:
             raise CliError("Nothing was said.")
         if said := line.strip() or usual:
@@ -67,8 +80,7 @@ def choose(question: str, answers: Sequence[str]) -> int:
     for number, answer in enumerate(answers, 1):
         print(f"{number:>4}  {answer}", file=sys.stderr)
     while True:
-        print(f"{question} [1-{len(answers)}] ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        line = read_line(f"{question} [1-{len(answers)}] ")
         if not line:
             raise CliError("Nothing was chosen.")
         said = line.strip()

@@ -134,8 +134,10 @@ def label(schedule: Schedule) -> str:
 
 
 def next_fire(schedule: Schedule) -> str:
-    """When it fires next, in the machine's own zone."""
-    return text.local_time(schedule.next_fire_time) if schedule.HasField("next_fire_time") else "never"
+    """When it fires next, in its own zone."""
+    if not schedule.HasField("next_fire_time"):
+        return "never"
+    return in_zone(schedule.next_fire_time.ToDatetime(UTC), zone_of(schedule))
 
 
 def what(schedule: Schedule) -> str:
