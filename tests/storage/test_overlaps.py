@@ -17,6 +17,7 @@ from headrace.v1.schedule_pb2 import (
     OVERLAP_MODE_SKIP,
     Overlap,
 )
+from headrace_services.storage import scheduled_runs
 from headrace_services.storage.database import Database
 from headrace_services.storage.dialects import POSTGRESQL, SQLITE
 from headrace_services.storage.dispatch_rows import QueuedRunRow
@@ -196,6 +197,21 @@ async def test_no_more_than_so_many_wait_to_start(database: Database, clock: Man
     await move(database, (await runs_of(database))[0].id, clock, "PENDING")
     await next_minute(database, clock)
     assert await times_of(database) == ["08:01", "08:02", "08:05"]
+
+
+async def test_the_runs_of_many_deployments_hide_none_of_another(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduled_runs, "ACTIVE_MAX", 4)
+    for number in range(3):
+        deployment = await a_deployment(database, name=f"d{number}")
+        for _ in range(2):
+            await a_schedule(database, deployment, "1 8 * * *")
+        await a_schedule(database, deployment, "2 8 * * *", overlap=overlap(OVERLAP_MODE_SKIP))
+    await next_minute(database, clock)
+    assert await times_of(database) == ["08:01"] * 6
+    await next_minute(database, clock)
+    assert await times_of(database) == ["08:01"] * 6  # each deployment had two under way
 
 
 # Several servers

@@ -48,7 +48,7 @@ __all__ = [
 
 AUTO_TAG: Final = "auto-scheduled"
 ACTIVE_MAX: Final = 1000
-"""How many runs of a deployment that have not ended are looked at."""
+"""How many runs of one deployment that have not ended are looked at."""
 _random: Final = random.Random()
 
 
@@ -182,7 +182,7 @@ def enter_scheduled(work: Work, run: RunRow, scheduled_time: int, name: str) -> 
 
 
 def active_runs(work: Work, deployment_ids: Collection[str]) -> Steps[dict[str, list[ActiveRun]]]:
-    """Per deployment, its runs that have not ended, locked, oldest first; at most `ACTIVE_MAX` in all."""
+    """Per deployment, its runs that have not ended, locked, oldest first; at most `ACTIVE_MAX` of each."""
     found: dict[str, list[ActiveRun]] = {id: [] for id in deployment_ids}
     if not found:
         return found
@@ -196,7 +196,12 @@ def active_runs(work: Work, deployment_ids: Collection[str]) -> Steps[dict[str, 
 
 
 def _load(work: Work, deployment_ids: Collection[str]) -> Steps[list[RunRow]]:
-    rows = yield from steps.load_deployment_runs(sorted(deployment_ids), ACTIVE_MAX)
+    ids = sorted(deployment_ids)
+    rows = yield from steps.load_deployment_runs(ids, ACTIVE_MAX)
+    if len(rows) == ACTIVE_MAX and len(ids) > 1:  # of some of them there may be none among these
+        middle = len(ids) // 2
+        first = yield from _load(work, ids[:middle])
+        return first + (yield from _load(work, ids[middle:]))
     found: list[RunRow] = []
     for row in rows:
         run = work.runs.get(row[0]) or run_from_row(row)
