@@ -203,15 +203,15 @@ async def test_the_runs_of_many_deployments_hide_none_of_another(
     database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduled_runs, "ACTIVE_MAX", 4)
-    for number in range(3):
+    for number in (1, 2, 3):
         deployment = await a_deployment(database, name=f"d{number}")
         for _ in range(2):
-            await a_schedule(database, deployment, "1 8 * * *")
-        await a_schedule(database, deployment, "2 8 * * *", overlap=overlap(OVERLAP_MODE_SKIP))
-    await next_minute(database, clock)
-    assert await times_of(database) == ["08:01"] * 6
-    await next_minute(database, clock)
-    assert await times_of(database) == ["08:01"] * 6  # each deployment had two under way
+            await a_schedule(database, deployment, f"{number} 8 * * *")
+        await a_schedule(database, deployment, "4 8 * * *", overlap=overlap(OVERLAP_MODE_SKIP))
+    for _ in range(4):
+        await next_minute(database, clock)
+    # Each deployment had two under way at 08:04.
+    assert await times_of(database) == [f"08:0{number}" for number in (1, 1, 2, 2, 3, 3)]
 
 
 # Several servers

@@ -13,7 +13,6 @@ class BatchSize:
     """A size that follows what the batches before took.
 
     Args:
-        seconds: how long a batch may take.
         least: a smaller one costs more by itself than it holds, and is not made.
         most: nor is a larger one.
 
@@ -21,16 +20,22 @@ class BatchSize:
         count: of the next batch.
     """
 
-    def __init__(self, seconds: float, least: int, most: int) -> None:
-        self._seconds = seconds
+    def __init__(self, least: int, most: int) -> None:
         self._least = least
         self._most = most
         self.count = least
 
-    def took(self, seconds: float, items: int) -> None:
-        """A batch of so many items took so long. One that took too long counts for half of it at most:
-        once may be the disk's fault."""
-        if seconds > self._seconds:
-            self.count = max(self._least, int(self.count * max(self._seconds / seconds, 0.5)))
+    def took(self, seconds: float, items: int, allowed_seconds: float) -> None:
+        """A batch of so many items took so long.
+
+        One that took too long halves the next one at most: once may be the disk's fault.
+
+        Args:
+            seconds: how long it took.
+            items: how many it had.
+            allowed_seconds: how long one may take.
+        """
+        if seconds > allowed_seconds:
+            self.count = max(self._least, int(self.count * max(allowed_seconds / seconds, 0.5)))
         elif items >= self.count:
             self.count = min(self._most, self.count + max(self.count // _GROWTH, 1))

@@ -18,9 +18,14 @@ __all__ = ["Overlaps", "Scheduler"]
 
 _LOOK_SECONDS: Final = 1.0
 _SOONEST_SECONDS: Final = 0.02
-_TRANSACTION_SECONDS: Final = 0.03
-"""How long others may have to wait while runs are made; a tenth of a second must not be reached."""
-_LEAST_SCHEDULES: Final = 25
+_ALONE_SECONDS: Final = 0.03
+"""How long a transaction may take that nobody else waits for, or only by chance; a tenth of a second must not
+be reached."""
+_SHARED_SECONDS: Final = 0.01
+"""The same where others write as well: so long each of them has to wait more than usual."""
+_SHARED_BATCHES: Final = 8
+"""So many transactions after one of somebody else there may be another one."""
+_LEAST_SCHEDULES: Final = 10
 _OVERLAPS_SECONDS: Final = 0.1
 """Between two looks while runs wait, however busy the server is."""
 
@@ -37,7 +42,8 @@ class Scheduler:
         self._reader = database.reader.schedules
         self._writer = database.writer
         self._clock = clock
-        self._size = BatchSize(_TRANSACTION_SECONDS, _LEAST_SCHEDULES, BATCH_SCHEDULES)
+        self._size = BatchSize(_LEAST_SCHEDULES, BATCH_SCHEDULES)
+        self._seen_batches = self._shared = 0
         self.made = 0
         self.loop = Loop("scheduler", _LOOK_SECONDS, self.look, clock)
 
@@ -47,16 +53,24 @@ class Scheduler:
         Raises:
             DatabaseUnavailable, StorageFull: try again later.
         """
+        self._seen_batches = self._writer.batches
         while (due := await self._reader.next_due()) is not None and due <= self._clock.now():
             asked = self._size.count
             command = FireSchedules(asked, self._clock.monotonic)
             fired = await self._writer.do(command)
             self.made += fired.runs
-            self._size.took(self._clock.monotonic() - command.began, fired.schedules)
+            self._size.took(self._clock.monotonic() - command.began, fired.schedules, self._allowed())
             if fired.schedules < asked:
                 due = await self._reader.next_due()  # another server may be at the rest
                 break
         self.loop.interval_seconds = self._until(due)
+
+    def _allowed(self) -> float:
+        """How long the next transaction may take, seconds."""
+        batches = self._writer.batches
+        others, self._seen_batches = batches - self._seen_batches - 1, batches
+        self._shared = _SHARED_BATCHES if others > 0 else max(self._shared - 1, 0)
+        return _SHARED_SECONDS if self._shared else _ALONE_SECONDS
 
     def _until(self, due: int | None) -> float:
         if due is None:

@@ -62,6 +62,7 @@ class Writer(DispatchWriter):
     """Changes the database: every method enqueues one command and returns when its commit is durable.
 
     Attributes:
+        batches: how many it has begun to commit.
         doubts: how many transactions there were of which nobody knows whether they were committed: the
             database went away before it had answered.
 
@@ -82,7 +83,7 @@ class Writer(DispatchWriter):
         self._closing = False
         self._memory = Memory()
         self._trimmed_at = clock.monotonic()
-        self.doubts = 0
+        self.batches = self.doubts = 0
         self._failpoints = failpoints.armed()
 
     def start(self) -> None:
@@ -375,6 +376,7 @@ class Writer(DispatchWriter):
                 if is_busy:
                     await self._gather(began)
                 batch = self._take()
+                self.batches += 1
                 began, is_busy = asyncio.get_running_loop().time(), len(batch) >= _MANY
                 try:
                     await self._commit(batch)
