@@ -10,12 +10,12 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from headrace.core.errors import HeadraceException
 from headrace.deployments.git import GitError, GitRepository
@@ -25,6 +25,8 @@ from headrace_workers.git_sync.store import Attempt, Target
 from headrace_workers.process.system import die_with_parent
 
 __all__ = ["Applier", "ApplyOptions"]
+
+T = TypeVar("T")
 
 _GIT_SECONDS: Final = 900.0
 _LAST_LINES: Final = 5
@@ -184,7 +186,7 @@ class Applier:
             self._tell(f"  {last[-1]}")
 
 
-async def _within(seconds: float, work: Any) -> Any:
+async def _within(seconds: float, work: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(seconds):
             return await work
