@@ -141,7 +141,7 @@ def test_pausing_going_on_and_cancelling(headrace: Run, run: Run, deployment: st
     assert f"Backfill {id} is paused: 0 of 3 done, 1 unfinished." in run("backfill", "pause", id).err
     assert id in run("backfill", "ls", "-d", deployment, "--state", "paused", "-q").out
     assert run("backfill", "ls", "-d", deployment, "--state", "completed", "-q").out == ""
-    assert json.loads(run("backfill", "resume", id, "-o", "json").out)["state"] == "RUNNING"
+    assert json.loads(run("backfill", "resume", id, "-o", "json").out)[0]["state"] == "RUNNING"
     assert "is cancelling" in run("backfill", "cancel", id).err
     late = headrace("backfill", "pause", id)
     assert late.code == 1 and "cannot be paused" in late.err

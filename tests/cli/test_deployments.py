@@ -153,6 +153,36 @@ MISTAKES: list[tuple[list[str], int, str]] = [
 ]
 
 
+def test_what_was_changed_is_shown_as_json_when_asked_for(ask: Cli, server: ServerProcess) -> None:
+    for name in ("one", "two"):
+        assert ask("work-pool", "create", name).code == 0
+        apply(server, name)
+    ask("work-queue", "create", "slow", "--pool", "one")
+    queue = ("slow", "--pool", "one")
+    several = (
+        (("work-pool", "pause", "one", "two"), 2, True),
+        (("work-pool", "resume", "one"), 1, False),
+        (("work-queue", "pause", *queue), 1, True),
+        (("work-queue", "resume", *queue), 1, False),
+        (("deployment", "pause", "etl/one", "etl/two"), 2, True),
+        (("deployment", "resume", "etl/one"), 1, False),
+    )
+    for words, count, is_paused in several:
+        assert [one["paused"] for one in json.loads(ask(*words, "-o", "json").out)] == [is_paused] * count
+        assert len(ask(*words, "-o", "jsonl").out.splitlines()) == count
+    for words, limit in (
+        (("work-pool", "set-concurrency-limit", "one", "3"), 3),
+        (("work-pool", "update", "one", "--concurrency-limit", "4"), 4),
+        (("work-pool", "clear-concurrency-limit", "one"), None),
+        (("work-queue", "set-concurrency-limit", "slow", "3", "--pool", "one"), 3),
+        (("work-queue", "update", *queue, "--concurrency-limit", "4"), 4),
+        (("work-queue", "clear-concurrency-limit", *queue), None),
+    ):
+        assert json.loads(ask(*words, "-o", "json").out)["concurrency_limit"] == limit
+    stopped = ask("work-pool", "pause", "one", "absent", "-o", "json")
+    assert stopped.code == 3 and len(json.loads(stopped.out)) == 1, "what was done before the mistake"
+
+
 def test_mistakes_are_told(ask: Cli, server: ServerProcess) -> None:
     ask("work-pool", "create", "pool")
     apply(server, "mistaken")

@@ -64,7 +64,7 @@ def test_the_life_of_a_schedule(run: Run, deployment: str) -> None:
     assert "is paused" in run("pause", name).err
     assert "paused" in run("ls", "-d", deployment).out
     assert run("ls", "-d", deployment, "--active", "-o", "jsonl").out == ""
-    assert json.loads(run("resume", name, "-o", "json").out)["next_fire_time"]
+    assert json.loads(run("resume", name, "-o", "json").out)[0]["next_fire_time"]
     assert "Deleted schedule nine" in run("delete", name, "--yes").err
     assert json.loads(run("ls", "-d", deployment, "-o", "json").out) == []
 

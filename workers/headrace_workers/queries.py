@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 
 from headrace.cli import text
 from headrace.cli.as_json import to_json
+from headrace.cli.changed import show_changed
 from headrace.cli.failures import CliError, ExitCode, nearest
 from headrace.cli.options import Limit, Output, Quiet
 from headrace.cli.output import Listing, emit_document, emit_list, first, page_size, say
@@ -73,10 +74,12 @@ async def drain(
         float | None,
         Parameter(validator=Number(gte=0), help="What still runs then is given back; else it may end."),
     ] = None,
+    output: Output = "table",
 ) -> None:
     """Have a worker take nothing new, finish what it holds, and leave."""
     async with get_client() as client:
         found = await client.drain_worker((await _find(client, worker)).id, deadline_seconds=grace_seconds)
+    show_changed(found, output)
     say(f"Worker {text.clean(found.name)} drains; it holds {_runs(len(found.held))}.")
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from headrace.cli.as_json import to_json
 from headrace.cli.backfill_views import details, find_backfill, progress, row, run_listing, state_word
 from headrace.cli.candidates import deployment_names
+from headrace.cli.changed import changed
 from headrace.cli.finding_deployments import find_deployment
 from headrace.cli.options import Limit, Output, Quiet
-from headrace.cli.output import Listing, emit_document, emit_json, emit_list, first, iterate, page_size, say
+from headrace.cli.output import Listing, emit_document, emit_list, first, iterate, page_size, say
 from headrace.cli.schedule_views import with_names
 from headrace.client import get_client
 from headrace.v1.backfill_pb2 import Backfill, BackfillState
-
-if TYPE_CHECKING:
-    from headrace.cli.options import Format
 
 __all__ = ["cancel", "inspect", "ls", "pause", "resume", "runs"]
 
@@ -85,17 +83,21 @@ async def runs(
 async def pause(backfills: _BackfillArguments, /, *, output: Output = "table") -> None:
     """Make no more runs of backfills for now; those that were made go on."""
     async with get_client() as client:
-        for word in backfills:
-            found = await find_backfill(client, word)
-            _tell(await client.pause_backfill(found.id), output)
+        with changed(output) as done:
+            for word in backfills:
+                found = await find_backfill(client, word)
+                done.append(await client.pause_backfill(found.id))
+                _tell(done[-1])
 
 
 async def resume(backfills: _BackfillArguments, /, *, output: Output = "table") -> None:
     """Go on with backfills that were paused."""
     async with get_client() as client:
-        for word in backfills:
-            found = await find_backfill(client, word)
-            _tell(await client.resume_backfill(found.id), output)
+        with changed(output) as done:
+            for word in backfills:
+                found = await find_backfill(client, word)
+                done.append(await client.resume_backfill(found.id))
+                _tell(done[-1])
 
 
 async def cancel(backfills: _BackfillArguments, /, *, output: Output = "table") -> None:
@@ -104,13 +106,12 @@ async def cancel(backfills: _BackfillArguments, /, *, output: Output = "table") 
     Those that have started go on; cancel them with `headrace flow-run cancel`.
     """
     async with get_client() as client:
-        for word in backfills:
-            found = await find_backfill(client, word)
-            _tell(await client.cancel_backfill(found.id), output)
+        with changed(output) as done:
+            for word in backfills:
+                found = await find_backfill(client, word)
+                done.append(await client.cancel_backfill(found.id))
+                _tell(done[-1])
 
 
-def _tell(backfill: Backfill, output: Format) -> None:
-    if output == "table":
-        say(f"Backfill {backfill.id} is {state_word(backfill)}: {progress(backfill)}.")
-    else:
-        emit_json(to_json(backfill), indent=2 if output == "json" else None)
+def _tell(backfill: Backfill) -> None:
+    say(f"Backfill {backfill.id} is {state_word(backfill)}: {progress(backfill)}.")

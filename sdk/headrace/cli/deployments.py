@@ -16,6 +16,7 @@ from headrace.cli.applying import apply
 from headrace.cli.as_json import enum_word, to_json
 from headrace.cli.backfilling import backfill
 from headrace.cli.candidates import work_pool_names
+from headrace.cli.changed import changed
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.finding_deployments import (
@@ -249,23 +250,25 @@ async def rollback(
         say(f"  {change.path}: {change.old_value or 'not set'} -> {change.new_value or 'not set'}")
 
 
-async def pause(deployments: DeploymentArguments, /) -> None:
+async def pause(deployments: DeploymentArguments, /, *, output: Output = "table") -> None:
     """Let the schedules of deployments make no runs.
 
     Runs made by hand still start.
     """
     async with get_client() as client:
-        for found in [await find_deployment(client, word) for word in deployments]:
-            await client.pause_deployment(found.id)
-            say(f"Deployment '{name_of(found)}' is paused.")
+        with changed(output) as done:
+            for found in [await find_deployment(client, word) for word in deployments]:
+                done.append(await client.pause_deployment(found.id))
+                say(f"Deployment '{name_of(found)}' is paused.")
 
 
-async def resume(deployments: DeploymentArguments, /) -> None:
+async def resume(deployments: DeploymentArguments, /, *, output: Output = "table") -> None:
     """Let the schedules of deployments make runs again."""
     async with get_client() as client:
-        for found in [await find_deployment(client, word) for word in deployments]:
-            await client.resume_deployment(found.id)
-            say(f"Deployment '{name_of(found)}' goes on.")
+        with changed(output) as done:
+            for found in [await find_deployment(client, word) for word in deployments]:
+                done.append(await client.resume_deployment(found.id))
+                say(f"Deployment '{name_of(found)}' goes on.")
 
 
 async def delete(deployments: DeploymentArguments, /, *, yes: Yes = False, output: Output = "table") -> None:

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 from cyclopts import Parameter
 
 from headrace.cli import text
-from headrace.cli.as_json import to_json
 from headrace.cli.failures import CliError, ExitCode, nearest
-from headrace.cli.output import emit_json, say
 from headrace.core.errors import ObjectNotFound
 from headrace.core.ids import is_id
 from headrace.v1.schedule_pb2 import CatchUpMode, OverlapMode
 
 if TYPE_CHECKING:
-    from headrace.cli.options import Format
     from headrace.client.api import HeadraceClient
     from headrace.v1.schedule_pb2 import Schedule
     from headrace.v1.schedule_service_pb2 import ScheduleFire
@@ -32,7 +29,6 @@ __all__ = [
     "label",
     "next_fire",
     "row",
-    "tell",
     "typed_time",
     "waits",
     "with_names",
@@ -118,14 +114,6 @@ def typed_time(typed: str | None, name: str) -> datetime | None:
 
 
 # How schedules are shown
-
-
-def tell(schedule: Schedule, said: str, output: Format) -> None:
-    """What was done to the schedule: in words, or the schedule as it is now."""
-    if output == "table":
-        say(said)
-    else:
-        emit_json(to_json(schedule), indent=2 if output == "json" else None)
 
 
 def label(schedule: Schedule) -> str:

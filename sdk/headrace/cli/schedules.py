@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from headrace.cli import text
 from headrace.cli.as_json import to_json
 from headrace.cli.backfilling import backfill_schedule as backfill
+from headrace.cli.changed import changed, show_changed
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode
 from headrace.cli.options import Limit, Output, Quiet, Yes
@@ -24,7 +25,6 @@ from headrace.cli.schedule_views import (
     label,
     next_fire,
     row,
-    tell,
     typed_time,
     waits,
     with_names,
@@ -188,23 +188,26 @@ async def create(
         message = declared.to_message()
         message.deployment_id = (await client.get_deployment(deployment)).id
         made = await client.create_schedule(message)
-    tell(made, f"Schedule {label(made)} fires next {next_fire(made)}.", output)
+    show_changed(made, output)
+    say(f"Schedule {label(made)} fires next {next_fire(made)}.")
 
 
 async def pause(schedules: _ScheduleArguments, /, *, output: Output = "table") -> None:
     """Have schedules make no more runs; those that nobody has begun with go."""
     async with get_client() as client:
-        for word in schedules:
-            found = await client.pause_schedule((await find_schedule(client, word)).id)
-            tell(found, f"Schedule {label(found)} is paused.", output)
+        with changed(output) as done:
+            for word in schedules:
+                done.append(found := await client.pause_schedule((await find_schedule(client, word)).id))
+                say(f"Schedule {label(found)} is paused.")
 
 
 async def resume(schedules: _ScheduleArguments, /, *, output: Output = "table") -> None:
     """Have schedules make runs again, from now on."""
     async with get_client() as client:
-        for word in schedules:
-            found = await client.resume_schedule((await find_schedule(client, word)).id)
-            tell(found, f"Schedule {label(found)} fires next {next_fire(found)}.", output)
+        with changed(output) as done:
+            for word in schedules:
+                done.append(found := await client.resume_schedule((await find_schedule(client, word)).id))
+                say(f"Schedule {label(found)} fires next {next_fire(found)}.")
 
 
 async def delete(schedules: _ScheduleArguments, /, *, yes: Yes = False, output: Output = "table") -> None:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from headrace.cli.changed import show_changed
 from headrace.cli.options import Output
+from headrace.cli.output import say
 from headrace.cli.schedule_views import (
     ScheduleArgument,
     find_schedule,
@@ -16,7 +18,6 @@ from headrace.cli.schedule_views import (
     known_zone,
     label,
     next_fire,
-    tell,
     typed_time,
     zone_of,
 )
@@ -43,7 +44,8 @@ async def skip(schedule: ScheduleArgument, times: _Times, /, *, output: Output =
             found = await client.skip_fire(found.id, instant)
             at = in_zone(instant, zone_of(found))
             said = f"No run is made for {at}. Schedule {label(found)} fires next {next_fire(found)}."
-            tell(found, said, output)
+            say(said)
+        show_changed(found, output)
 
 
 async def unskip(schedule: ScheduleArgument, times: _Times, /, *, output: Output = "table") -> None:
@@ -55,7 +57,8 @@ async def unskip(schedule: ScheduleArgument, times: _Times, /, *, output: Output
             found = await client.unskip_fire(found.id, instant)
             at = in_zone(instant, zone_of(found))
             said = f"{at} is not skipped. Schedule {label(found)} fires next {next_fire(found)}."
-            tell(found, said, output)
+            say(said)
+        show_changed(found, output)
 
 
 def _instants(asked: Sequence[datetime | None], zone: str) -> list[datetime]:

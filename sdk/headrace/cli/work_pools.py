@@ -16,9 +16,10 @@ from google.protobuf.json_format import ParseDict, ParseError
 from headrace.cli import text
 from headrace.cli.as_json import enum_word, to_json
 from headrace.cli.candidates import work_pool_names
+from headrace.cli.changed import changed, show_changed
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode, nearest
-from headrace.cli.options import Limit, Output, Quiet, Yes
+from headrace.cli.options import Format, Limit, Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_json, emit_list, first, page_size, say
 from headrace.cli.run_views import state_of
 from headrace.client import get_client
@@ -168,6 +169,7 @@ async def update(
     base_job_template: Template = None,
     concurrency_limit: ConcurrencyLimit = None,
     description: Description = None,
+    output: Output = "table",
 ) -> None:
     """Change a work pool."""
     change, paths = WorkPool(name=work_pool), list[str]()
@@ -186,45 +188,49 @@ async def update(
             "Give --description, --concurrency-limit or --base-job-template.",
             code=ExitCode.USAGE,
         )
-    await _update(change, paths)
+    await _update(change, paths, output)
 
 
-async def set_concurrency_limit(work_pool: PoolArgument, limit: LimitArgument, /) -> None:
+async def set_concurrency_limit(
+    work_pool: PoolArgument, limit: LimitArgument, /, *, output: Output = "table"
+) -> None:
     """Let at most so many runs of a work pool run at once."""
-    await _update(WorkPool(name=work_pool, concurrency_limit=limit), ["concurrency_limit"])
+    await _update(WorkPool(name=work_pool, concurrency_limit=limit), ["concurrency_limit"], output)
 
 
-async def clear_concurrency_limit(work_pool: PoolArgument, /) -> None:
+async def clear_concurrency_limit(work_pool: PoolArgument, /, *, output: Output = "table") -> None:
     """Let any number of runs of a work pool run at once."""
-    await _update(WorkPool(name=work_pool), ["concurrency_limit"])
+    await _update(WorkPool(name=work_pool), ["concurrency_limit"], output)
 
 
-async def _update(change: WorkPool, paths: Sequence[str]) -> None:
+async def _update(change: WorkPool, paths: Sequence[str], output: Format) -> None:
     async with get_client() as client:
         await get_pool(client, change.name)
-        await client.update_work_pool(change, paths)
+        show_changed(await client.update_work_pool(change, paths), output)
     say(f"Work pool '{change.name}' is changed.")
 
 
-async def pause(work_pools: PoolArguments, /) -> None:
+async def pause(work_pools: PoolArguments, /, *, output: Output = "table") -> None:
     """Hand out no more runs of work pools.
 
     What runs goes on.
     """
     async with get_client() as client:
-        for name in work_pools:
-            await get_pool(client, name)
-            await client.pause_work_pool(name)
-            say(f"Work pool '{name}' is paused.")
+        with changed(output) as done:
+            for name in work_pools:
+                await get_pool(client, name)
+                done.append(await client.pause_work_pool(name))
+                say(f"Work pool '{name}' is paused.")
 
 
-async def resume(work_pools: PoolArguments, /) -> None:
+async def resume(work_pools: PoolArguments, /, *, output: Output = "table") -> None:
     """Hand out runs of work pools again."""
     async with get_client() as client:
-        for name in work_pools:
-            await get_pool(client, name)
-            await client.resume_work_pool(name)
-            say(f"Work pool '{name}' goes on.")
+        with changed(output) as done:
+            for name in work_pools:
+                await get_pool(client, name)
+                done.append(await client.resume_work_pool(name))
+                say(f"Work pool '{name}' goes on.")
 
 
 async def preview(

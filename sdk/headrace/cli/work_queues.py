@@ -12,9 +12,10 @@ from cyclopts.validators import Number
 from headrace.cli import text
 from headrace.cli.as_json import to_json
 from headrace.cli.candidates import work_pool_names, work_queue_names
+from headrace.cli.changed import changed, show_changed
 from headrace.cli.deleting import Doomed, delete_each
 from headrace.cli.failures import CliError, ExitCode, nearest
-from headrace.cli.options import Limit, Output, Quiet, Yes
+from headrace.cli.options import Format, Limit, Output, Quiet, Yes
 from headrace.cli.output import Listing, emit_document, emit_json, emit_list, first, page_size, say
 from headrace.cli.work_pools import get_pool, load_words, status_word
 from headrace.client import get_client
@@ -137,6 +138,7 @@ async def update(
     concurrency_limit: ConcurrencyLimit = None,
     description: Annotated[str | None, Parameter(help="What it is for.")] = None,
     name: Annotated[str, Parameter(help="What it is called from now on.")] = "",
+    output: Output = "table",
 ) -> None:
     """Change a work queue.
 
@@ -153,7 +155,7 @@ async def update(
     change = WorkQueue(
         priority=priority or 0, concurrency_limit=concurrency_limit, description=description or ""
     )
-    await _update(pool, work_queue, change, paths, name)
+    await _update(pool, work_queue, change, paths, output, name)
 
 
 async def set_concurrency_limit(
@@ -162,43 +164,50 @@ async def set_concurrency_limit(
     /,
     *,
     pool: Pool,
+    output: Output = "table",
 ) -> None:
     """Let at most so many runs of a work queue run at once."""
-    await _update(pool, work_queue, WorkQueue(concurrency_limit=limit), ["concurrency_limit"])
+    await _update(pool, work_queue, WorkQueue(concurrency_limit=limit), ["concurrency_limit"], output)
 
 
-async def clear_concurrency_limit(work_queue: QueueArgument, /, *, pool: Pool) -> None:
+async def clear_concurrency_limit(
+    work_queue: QueueArgument, /, *, pool: Pool, output: Output = "table"
+) -> None:
     """Let any number of runs of a work queue run at once."""
-    await _update(pool, work_queue, WorkQueue(), ["concurrency_limit"])
+    await _update(pool, work_queue, WorkQueue(), ["concurrency_limit"], output)
 
 
-async def _update(pool: str, name: str, change: WorkQueue, paths: Sequence[str], new_name: str = "") -> None:
+async def _update(
+    pool: str, name: str, change: WorkQueue, paths: Sequence[str], output: Format, new_name: str = ""
+) -> None:
     change.work_pool, change.name = pool, name
     async with get_client() as client:
         await _get(client, pool, name)
-        await client.update_work_queue(change, paths, new_name=new_name)
+        show_changed(await client.update_work_queue(change, paths, new_name=new_name), output)
     say(f"Work queue '{name}' of work pool '{pool}' is changed.")
 
 
-async def pause(work_queues: QueueArguments, /, *, pool: Pool) -> None:
+async def pause(work_queues: QueueArguments, /, *, pool: Pool, output: Output = "table") -> None:
     """Hand out no more runs of work queues.
 
     What runs goes on.
     """
     async with get_client() as client:
-        for name in work_queues:
-            await _get(client, pool, name)
-            await client.pause_work_queue(pool, name)
-            say(f"Work queue '{name}' is paused.")
+        with changed(output) as done:
+            for name in work_queues:
+                await _get(client, pool, name)
+                done.append(await client.pause_work_queue(pool, name))
+                say(f"Work queue '{name}' is paused.")
 
 
-async def resume(work_queues: QueueArguments, /, *, pool: Pool) -> None:
+async def resume(work_queues: QueueArguments, /, *, pool: Pool, output: Output = "table") -> None:
     """Hand out runs of work queues again."""
     async with get_client() as client:
-        for name in work_queues:
-            await _get(client, pool, name)
-            await client.resume_work_queue(pool, name)
-            say(f"Work queue '{name}' goes on.")
+        with changed(output) as done:
+            for name in work_queues:
+                await _get(client, pool, name)
+                done.append(await client.resume_work_queue(pool, name))
+                say(f"Work queue '{name}' goes on.")
 
 
 async def delete(
