@@ -153,6 +153,24 @@ MISTAKES: list[tuple[list[str], int, str]] = [
 ]
 
 
+def test_who_watches_a_run_that_does_not_begin_is_told_why(
+    ask: Cli, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask("work-pool", "create", "nobody").code == 0
+    apply(server, "lonely", work_pool="nobody")
+    monkeypatch.setattr("headrace.cli.waiting.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("headrace.cli.waiting.AGAIN_SECONDS", 0.01)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headrace.cli.waiting.say", tell)
+    ask("deployment", "run", "etl/lonely", "-p", "limit=1", "--watch", "--watch-timeout", "60")
+    assert len(told) == 1 and "nobody" in told[0] and "headrace" in told[0], told
+
+
 def test_what_was_changed_is_shown_as_json_when_asked_for(ask: Cli, server: ServerProcess) -> None:
     for name in ("one", "two"):
         assert ask("work-pool", "create", name).code == 0

@@ -18,6 +18,7 @@ from headrace.cli.output import emit_json, say
 from headrace.cli.progress import Progress
 from headrace.cli.selecting import find_run
 from headrace.cli.tailing import closing
+from headrace.cli.waiting import telling_why
 from headrace.client import get_client
 from headrace.core.states import StateType
 from headrace.v1.run_pb2 import RunFilter, RunKind
@@ -91,6 +92,9 @@ async def _follow(client: HeadraceClient, run: Run, output: Format) -> None:
     def top() -> list[Node]:
         return [progress.nodes[run.id]] if run.id in progress.nodes else []
 
+    def is_waiting() -> bool:
+        return any(node.state_type is StateType.SCHEDULED for node in top())
+
     view: View
     if output == "table" and can_draw():
         view = TreeView(progress, top, lock)
@@ -99,7 +103,7 @@ async def _follow(client: HeadraceClient, run: Run, output: Format) -> None:
     filter = RunFilter(root_run_ids=[run.root_run_id or run.id])
     is_synced = False
     with view:
-        async with closing(client.watch_runs(filter)) as events:
+        async with telling_why(client, run, is_waiting), closing(client.watch_runs(filter)) as events:
             async for event in events:
                 with lock:
                     if event.HasField("upsert"):
