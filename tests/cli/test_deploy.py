@@ -187,6 +187,13 @@ def test_the_command_line_stands_over_the_file(cli: Cli, project: Path) -> None:
     assert [schedule.cron.cron for schedule in nightly.schedules] == ["0 3 * * *"]
 
 
+def test_parameters_may_go_unchecked(cli: Cli, project: Path) -> None:
+    assert cli("deploy", "-n", "nightly", "--no-enforce-parameter-schema").code == 0
+    assert kept("orders/nightly").skip_parameter_check
+    assert cli("deploy", "-n", "nightly", "--enforce-parameter-schema").code == 0
+    assert not kept("orders/nightly").skip_parameter_check
+
+
 def test_one_that_fails_does_not_keep_the_others(cli: Cli, project: Path) -> None:
     Path("headrace.yaml").write_text(FILE.replace("name: main\n", "name: absent\n"))
     done = cli("deploy", "--all")

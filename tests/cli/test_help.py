@@ -66,9 +66,10 @@ def test_every_option_is_explained(words: str, command: Command, cli: Cli) -> No
     shown = cli(*words.split(), "--help").out
     _, _, options = shown.partition("Options:\n")
     # An option without help would be a line that holds nothing after its label.
-    rows = [line for line in options.splitlines() if line.startswith("  -")]
+    lines = options.splitlines()
+    rows = [pair for pair in zip(lines, [*lines[1:], ""], strict=True) if pair[0].startswith("  -")]
     assert rows or not options
-    for row, following in zip(rows, [*options.splitlines()[1:], ""], strict=False):
+    for row, following in rows:
         assert "  " in row.strip() or following.startswith("    "), row
 
 

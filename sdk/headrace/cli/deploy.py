@@ -76,7 +76,8 @@ async def deploy(
         str | None, Parameter(help="Defaults as one JSON object; - reads it from stdin.")
     ] = None,
     enforce_parameter_schema: Annotated[
-        bool | None, Parameter(negative="--no-", help="Check parameters when a run is asked for.")
+        bool | None,
+        Parameter(negative="--no-enforce-parameter-schema", help="Check parameters when a run is asked for."),
     ] = None,
     output: Output = "table",
 ) -> int:

@@ -73,10 +73,16 @@ class HelpFormatter:
         if entry.positional_label is not None:
             label = entry.positional_label
         else:
-            label = ", ".join((*entry.positive_names, *entry.positive_shorts))
+            names = [_both_ways(name, entry.negative_names) for name in entry.positive_names]
+            label = ", ".join((*names, *entry.positive_shorts))
             if entry.metavar:
                 label = f"{label} {entry.metavar}"
         return label, " ".join(note for note in notes if note)
+
+
+def _both_ways(name: str, negatives: Sequence[str]) -> str:
+    """`--[no-]name` where there is `--no-name` too."""
+    return f"--[no-]{name[2:]}" if f"--no-{name[2:]}" in negatives else name
 
 
 def _plain(text: Any) -> str:

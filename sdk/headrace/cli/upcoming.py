@@ -99,8 +99,8 @@ async def _next_fires(client: HeadraceClient, deployment_ids: Sequence[str], lim
         if not name:
             continue
         asked += 1
-        found = await client.preview_fires(schedule.id, limit, start=_first(schedule).ToDatetime(UTC))
-        fires += [_Fire(fire, name, schedule) for fire in found]
+        seen = await client.preview_fires(schedule.id, limit, start=_first(schedule).ToDatetime(UTC))
+        fires += [_Fire(fire, name, schedule) for fire in seen]
     fires.sort(key=lambda fire: (fire.at, fire.deployment, fire.schedule.id))
     return fires[:limit]
 
