@@ -10,6 +10,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_every_option_is_explained(words: str, command: Command, cli: Cli) -> No
     _, _, options = shown.partition("Options:\n")
     # An option without help would be a line that holds nothing after its label.
     lines = options.splitlines()
-    rows = [pair for pair in zip(lines, [*lines[1:], ""], strict=True) if pair[0].startswith("  -")]
+    rows = [pair for pair in pairwise([*lines, ""]) if pair[0].startswith("  -")]
     assert rows or not options
     for row, following in rows:
         assert "  " in row.strip() or following.startswith("    "), row
