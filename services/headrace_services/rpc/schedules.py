@@ -147,7 +147,8 @@ class ScheduleService:
 
     async def SkipFire(self, request: pb.SkipFireRequest, call: Call) -> pb.SkipFireResponse:
         fire = request.fire_time.ToMicroseconds()
-        return pb.SkipFireResponse(schedule=await self._writer.do(SkipFire(request.schedule_id, fire)))
+        schedule = await self._writer.do(SkipFire(request.schedule_id, fire))
+        return pb.SkipFireResponse(schedule=schedule)
 
     async def UnskipFire(self, request: pb.UnskipFireRequest, call: Call) -> pb.UnskipFireResponse:
         fire = request.fire_time.ToMicroseconds()
