@@ -19,6 +19,7 @@ from uuid import UUID
 from headrace.client import get_client
 from headrace.core.errors import ConfigurationError, ServiceError
 from headrace.deployments.declaring import ConcurrencyLimitConfig, RunnerDeployment
+from headrace.execution.background import dispatched
 from headrace.settings import get_current_settings
 from headrace.v1.worker_pb2 import WorkerStatus
 
@@ -59,20 +60,39 @@ class Runner:
         self.deployment_ids: list[str] = []
         self._service: Any = None
 
-    async def add_flow(self, flow: Flow[..., Any], name: str | None = None, **options: Any) -> str:
-        """Register a deployment of a flow; the options are those of `Flow.to_deployment`.
+    async def aadd_flow(self, flow: Flow[..., Any], name: str | None = None, **options: Any) -> str:
+        """`add_flow`, for code on an event loop."""
+        return await self.aadd_deployment(flow.to_deployment(name or flow.name, **options))
+
+    def add_flow(self, flow: Flow[..., Any], name: str | None = None, **options: Any) -> str:
+        """Register a deployment of a flow; to be awaited where an event loop runs.
+
+        Args:
+            flow: the flow.
+            name: of the deployment; None: the flow's.
+            options: those of `Flow.to_deployment`.
 
         Returns:
             Its id.
-        """
-        return await self.add_deployment(flow.to_deployment(name or flow.name, **options))
 
-    async def add_deployment(self, deployment: RunnerDeployment) -> str:
-        """Register a deployment; its id.
+        Raises:
+            ValueError: as of `add_deployment`.
+        """
+        return dispatched(self.aadd_flow(flow, name, **options))
+
+    def add_deployment(self, deployment: RunnerDeployment) -> str:
+        """Register a deployment; to be awaited where an event loop runs.
+
+        Returns:
+            Its id.
 
         Raises:
             ValueError: it has a work pool, whose workers run it.
         """
+        return dispatched(self.aadd_deployment(deployment))
+
+    async def aadd_deployment(self, deployment: RunnerDeployment) -> str:
+        """`add_deployment`, for code on an event loop."""
         if deployment.work_pool_name:
             raise ValueError(
                 f"'{deployment.name}' is for workers of pool {deployment.work_pool_name}: apply it instead"
@@ -80,7 +100,7 @@ class Runner:
         if deployment.paused is None:
             # Whoever served it before has paused it when it left.
             deployment = replace(deployment, paused=False)
-        deployment_id = await deployment.apply()
+        deployment_id = await deployment.aapply()
         self.deployment_ids.append(deployment_id)
         return deployment_id
 
@@ -185,7 +205,7 @@ async def aserve(
     """`serve`, for code on an event loop."""
     runner = Runner(limit=limit, pause_on_shutdown=pause_on_shutdown, webserver=webserver)
     for deployment in deployments:
-        await runner.add_deployment(deployment)
+        await runner.aadd_deployment(deployment)
     if print_starting_message:
         for deployment in deployments:
             name = f"{deployment.flow_name}/{deployment.name}"

@@ -225,7 +225,7 @@ def test_one_run_is_executed_in_a_process_of_its_own(
     deployed = RunnerDeployment.from_storage(LocalStorage(tmp_path), "script.py:wait", "by hand")
 
     async def executed() -> list[str]:
-        made = [await hello.apply(), await deployed.apply()]
+        made = [await hello.aapply(), await deployed.aapply()]
         runner = Runner()
         request = CreateDeploymentRunRequest(deployment=deployment_key(made[0]))
         quick = (await asyncio.to_thread(client.create_deployment_run, request)).run.id

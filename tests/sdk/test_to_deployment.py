@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headrace import flow
+from headrace import flow, get_client
 from headrace.runner import ConcurrencyLimitConfig, Runner, RunnerDeployment, serve
 from headrace.schedules import Cron
+from headrace.testing import headrace_test_harness
 from headrace.v1.deployment_pb2 import COLLISION_STRATEGY_CANCEL_NEW
 
 
@@ -98,6 +101,22 @@ def test_a_flow_of_a_file_that_is_not_this_one(tmp_path: Path, monkeypatch: pyte
     assert (here.entrypoint, here.path, here.to_message().paused) == ("etl.py:etl", str(tmp_path), True)
 
 
+def test_deployments_are_declared_by_plain_code_and_by_coroutines() -> None:
+    with headrace_test_harness(), get_client(sync_client=True) as client:
+        runner = Runner()
+        ids = [greet.to_deployment("a").apply(), runner.add_flow(greet, "b")]
+        ids.append(runner.add_deployment(greet.to_deployment("c")))
+
+        async def awaited() -> list[str]:
+            made = greet.to_deployment("d")
+            by_either_name: Any = made.apply()
+            return [await made.aapply(), await by_either_name, await runner.aadd_flow(greet, "e")]
+
+        ids += asyncio.run(awaited())
+        assert [client.get_deployment(id).name for id in ids] == ["a", "b", "c", "d", "d", "e"]
+        assert runner.deployment_ids == [ids[1], ids[2], ids[5]]
+
+
 async def test_serving_blocks_so_it_is_refused_on_an_event_loop() -> None:
     deployment = RunnerDeployment(name="a", flow_name="f", entrypoint="x.py:f")
     with pytest.raises(RuntimeError, match="aserve"):
@@ -106,6 +125,6 @@ async def test_serving_blocks_so_it_is_refused_on_an_event_loop() -> None:
 
 async def test_a_runner_refuses_what_it_cannot_run() -> None:
     with pytest.raises(ValueError, match="for workers of pool p"):
-        await Runner().add_deployment(RunnerDeployment("a", "f", "x.py:f", work_pool_name="p"))
+        await Runner().aadd_deployment(RunnerDeployment("a", "f", "x.py:f", work_pool_name="p"))
     with pytest.raises(ValueError, match="'limit' must be at least 1"):
         Runner(limit=0)

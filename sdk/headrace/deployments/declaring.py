@@ -236,19 +236,28 @@ class RunnerDeployment:
             message.concurrency.grace.FromSeconds(limit.grace_period_seconds)
         return message
 
-    async def apply(self, work_pool_name: str | None = None) -> str:
-        """Make the deployment on the server what this says.
+    async def aapply(self, work_pool_name: str | None = None) -> str:
+        """`apply`, for code on an event loop."""
+        wanted = self if work_pool_name is None else replace(self, work_pool_name=work_pool_name)
+        async with get_client() as client:
+            answer = await client.apply_deployment(wanted.to_message(), wanted.paths)
+        return answer.deployment.id
+
+    def apply(self, work_pool_name: str | None = None) -> str:
+        """Make the deployment on the server what this says; to be awaited where an event loop runs.
 
         Args:
             work_pool_name: instead of the deployment's own.
 
         Returns:
             Its id.
+
+        Raises:
+            ServiceError: the server refuses it, or does not answer.
         """
-        wanted = self if work_pool_name is None else replace(self, work_pool_name=work_pool_name)
-        async with get_client() as client:
-            answer = await client.apply_deployment(wanted.to_message(), wanted.paths)
-        return answer.deployment.id
+        from headrace.execution.background import dispatched
+
+        return dispatched(self.aapply(work_pool_name))
 
 
 def _entrypoint(flow: Flow[..., Any], kind: EntrypointType) -> str:
