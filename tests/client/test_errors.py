@@ -76,6 +76,7 @@ def test_a_reason_from_a_newer_server_is_told_by_its_code() -> None:
     [
         (grpc.StatusCode.UNAVAILABLE, "connection refused", ServerUnavailable, "h:1 does not answer"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", ServerUnavailable, "in time"),
+        (grpc.StatusCode.CANCELLED, "CANCELLED", ServerUnavailable, "h:1 has ended the call"),
         (grpc.StatusCode.UNIMPLEMENTED, "", ProtocolUnsupported, "older"),
         (
             grpc.StatusCode.RESOURCE_EXHAUSTED,

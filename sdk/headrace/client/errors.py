@@ -42,6 +42,7 @@ _BY_CODE: Final[dict[str, type[ServiceError]]] = {
     "PERMISSION_DENIED": errors.PermissionMissing,
     "UNAUTHENTICATED": errors.Unauthenticated,
     "UNAVAILABLE": errors.ServerUnavailable,
+    "CANCELLED": errors.ServerUnavailable,
     "DEADLINE_EXCEEDED": errors.ServerUnavailable,
     "UNIMPLEMENTED": errors.ProtocolUnsupported,
     "INTERNAL": errors.InternalError,
@@ -91,6 +92,9 @@ def from_rpc_error(error: Any, address: str) -> ServiceError:
         return errors.ServerUnavailable(
             f"The server at {address} does not answer. Is it running, and is the address right?"
         )
+    if code == "CANCELLED":
+        # Not by this client, which would not ask. So a server ends the calls that are left when it stops.
+        return errors.ServerUnavailable(f"The server at {address} has ended the call.")
     if code == "DEADLINE_EXCEEDED":
         return errors.ServerUnavailable(f"The server at {address} did not answer in time.")
     if code == "UNIMPLEMENTED":
