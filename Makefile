@@ -83,7 +83,12 @@ lint: setup ## Style, layers, protos and generated code
 	@$(MAKE) proto-check
 
 types: setup ## pyright and mypy, both strict
+	@$(MAKE) -j2 pyright mypy
+
+pyright: .venv/.made
 	@$(BIN)/pyright --warnings
+
+mypy: .venv/.made
 	@$(BIN)/mypy
 
 format: setup ## Put Python and proto files into shape
@@ -124,4 +129,4 @@ clean: ## Remove everything that was made here, .venv and .tools too
 	@rm -rf .venv .tools out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup tools constraints run dev test lint types format proto proto-check client docs parity bench simulate chaos rpc clean
+.PHONY: help setup tools constraints run dev test lint types pyright mypy format proto proto-check client docs parity bench simulate chaos rpc clean
