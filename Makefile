@@ -82,13 +82,13 @@ lint: setup ## Style, layers, protos and generated code
 	@$(BIN)/python tools/breaking.py
 	@$(MAKE) proto-check
 
-types: setup ## pyright and mypy, both strict
+types: setup ## pyright and mypy, both strict and at once
 	@$(MAKE) -j2 pyright mypy
 
-pyright: .venv/.made
+pyright: .venv/.made ## Types, as pyright sees them
 	@$(BIN)/pyright --warnings
 
-mypy: .venv/.made
+mypy: .venv/.made ## Types, as mypy sees them
 	@$(BIN)/mypy
 
 format: setup ## Put Python and proto files into shape
